@@ -1,0 +1,1 @@
+"""Everything that computes. `types`, `errors` and `base` are the contract; nothing heavy is imported here."""

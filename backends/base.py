@@ -1,0 +1,59 @@
+"""The contract of a backend. A leaf, like `types` and `errors`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol, runtime_checkable
+
+from backends.types import Event, ModelState, Request
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One model that answers requests. It owns its resources and its life cycle; callers only say what they need."""
+
+    @property
+    def name(self) -> str:
+        """The model's name, as in `/v1/models`."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and completion together; known without loading the model."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What it can do beyond text: `vision`, `tools`, `logprobs`, ..."""
+        ...
+
+    @property
+    def created(self) -> int:
+        """Unix time (s) at which the model file came to the box."""
+        ...
+
+    async def count(self, request: Request) -> int:
+        """The exact number of prompt tokens (of the longest prompt), by the model's own template and tokenizer.
+
+        Raises `InvalidRequest` for a prompt that the template refuses, `Unavailable` if the model cannot be loaded.
+        """
+        ...
+
+    def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        """Chunks of all choices as they come, each choice closed by one `finish_reason`, then one `Usage`.
+
+        Closing the generator cancels the request. Raises `BackendError`s only.
+        """
+        ...
+
+    def state(self) -> ModelState:
+        """What the model is doing now. Cheap; never blocks."""
+        ...
+
+    async def start(self) -> None:
+        """Load now, if the backend is set to; otherwise return at once."""
+        ...
+
+    async def close(self) -> None:
+        """End everything that runs and give all memory back."""
+        ...

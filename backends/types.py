@@ -1,0 +1,162 @@
+"""The few types that every room speaks. A leaf: imports nothing of ours.
+
+One wire dialect is parsed into one `Request`; every backend answers it with `Chunk`s and, last, one `Usage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length"]
+Kind = Literal["chat", "completion"]
+Locality = Literal["only_local", "prefer_local", "prefer_remote", "only_remote"]
+Prompt = str | tuple[int, ...]
+"""Text, or the token ids of a text (already tokenised by the caller)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen. `None` means: as the model's own defaults say.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_k: keep the k most likely tokens; 0 keeps all.
+        min_p: keep tokens at least this fraction as likely as the likeliest.
+        repeat_penalty: divides (multiplies, if negative) the logit of each token already seen (Keskar et al. 2019); 1 is off.
+        logit_bias: (token id, value added to its logit) pairs.
+        top_logprobs: None: no log-probabilities; n: the chosen token's and the n likeliest alternatives'.
+        max_tokens: completion tokens at most; None: as many as the context holds.
+        stop: strings that end the completion and are never part of it.
+        ignore_eos: end-of-generation tokens cannot be chosen; for measurements.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repeat_penalty: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    top_logprobs: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One inference request, whatever dialect it came in.
+
+    Attributes:
+        id: the request id that the client sees in `x-request-id`.
+        model: the name that the client asked for (`auto`, an alias, a local name, `provider/model`).
+        messages: chat only: role/content mappings as received; content is text once the dialect has flattened text parts.
+        prompts: completions only: each prompt yields `n` choices, choice index = prompt index * n + k.
+        needs: capabilities that a route must have (`vision`, `audio`, `tools`, ...).
+        template_kwargs: extra variables for the chat template.
+        deadline_s: seconds from arrival within which the client wants the whole answer; None: the site's limit.
+        raw: the body as received, so that fields we do not know still reach a provider.
+    """
+
+    id: str
+    model: str
+    kind: Kind
+    messages: tuple[Mapping[str, Any], ...] = ()
+    prompts: tuple[Prompt, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    n: int = 1
+    needs: frozenset[str] = frozenset()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    locality: Locality | None = None
+    deadline_s: float | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def choices(self) -> int:
+        """How many choices the answer has."""
+        return self.n * max(1, len(self.prompts))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token with its log-probability (natural logarithm, of the model's own distribution at temperature 1)."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of one choice. `text` may be empty (bytes of an unfinished character, a possible stop string).
+
+    Attributes:
+        index: which choice.
+        tokens: ids of the tokens computed for this piece, for exact resumption; not always the tokens of `text`.
+        logprobs: of the tokens whose text this piece completes, when asked for.
+        finish_reason: set on the last chunk of a choice, and only there.
+    """
+
+    index: int
+    text: str = ""
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of the whole request: always the last item of an answer.
+
+    `cached_tokens` of the `prompt_tokens` were found in the KV cache and not computed.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+Event = Chunk | Usage
+
+ModelStatus = Literal["stopped", "starting", "ready", "draining", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """What a backend's model is doing now. Rates are measured, 0.0 while unknown.
+
+    Attributes:
+        detail: why it failed, or what it waits for; empty otherwise.
+        memory_bytes: resident memory of its process.
+        kv_cells_used: cells of live sequences and of kept prefixes together.
+        prefill_rate, decode_rate: tokens/s of one prompt's prefill, and of all sequences' decode together.
+        threads: compute threads in use at present.
+    """
+
+    name: str
+    status: ModelStatus
+    detail: str = ""
+    pid: int | None = None
+    memory_bytes: int = 0
+    context_length: int = 0
+    waiting: int = 0
+    running: int = 0
+    max_sequences: int = 0
+    kv_cells: int = 0
+    kv_cells_used: int = 0
+    kv_cells_kept: int = 0
+    prefill_rate: float = 0.0
+    decode_rate: float = 0.0
+    prompt_tokens_total: int = 0
+    cached_tokens_total: int = 0
+    completion_tokens_total: int = 0
+    preemptions_total: int = 0
+    restarts_total: int = 0
+    threads: int = 0
+    step_seconds: float = 0.0
+    python_seconds: float = 0.0
