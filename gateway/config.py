@@ -1,0 +1,204 @@
+"""Finds, reads and checks `outstation.toml`. Every mistake is named with its file, line and place, and what to write instead."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from gateway.schemas.settings import AccessKey, Config, FileConfig, KeySettings, Table
+
+__all__ = ["Config", "ConfigError", "check_exposure", "home_dir", "load_config"]
+
+KEY_VARIABLE = "OUTSTATION_API_KEY"
+Place = tuple[int | str, ...]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. Its text is finished: print it and leave."""
+
+
+def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where models and state live: `$OUTSTATION_HOME`, else the platform's data directory."""
+    home = environ.get("OUTSTATION_HOME") or platformdirs.user_data_dir("outstation")
+    return Path(home).expanduser().absolute()
+
+
+def load_config(
+    path: Path | None = None,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Config:
+    """The configuration from `path`, or from the first file found, or the defaults; `host` and `port` override it.
+
+    Raises:
+        ConfigError: a file that is missing or wrong, a key that cannot be read, or an open port without a key.
+    """
+    home = home_dir(environ)
+    source = _find(path, home, environ)
+    text = _read(source) if source else ""
+    config = _parse(text, source, {"host": host, "port": port})
+    access = tuple(_resolve(key, source, environ) for key in config.keys)
+    if environ.get(KEY_VARIABLE):
+        access += (AccessKey(name=KEY_VARIABLE, digest=_digest(environ[KEY_VARIABLE])),)
+    found = Config(**vars(config), source=source, home=home, access=access)
+    check_exposure(found)
+    return found
+
+
+def check_exposure(config: Config) -> None:
+    """Refuses an address that others can reach while nobody needs a key.
+
+    Raises:
+        ConfigError: says which ways there are to make one.
+    """
+    if config.access or is_loopback(config.server.host):
+        return
+    raise ConfigError(
+        f"Refusing to listen on {config.server.host} without an API key: anyone on the network could use this box.\n"
+        f"Set {KEY_VARIABLE}, or add to {config.source or 'outstation.toml'}:\n\n"
+        '  [[keys]]\n  name = "kiosk"\n  env = "KIOSK_KEY"\n\nor listen on 127.0.0.1.'
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`. A name other than `localhost` may resolve to anything, so it is not."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _find(path: Path | None, home: Path, environ: Mapping[str, str]) -> Path | None:
+    named = path or (Path(environ["OUTSTATION_CONFIG"]) if environ.get("OUTSTATION_CONFIG") else None)
+    if named:
+        return named.expanduser().absolute()
+    for place in (Path.cwd() / "outstation.toml", home / "outstation.toml"):
+        if place.is_file():
+            return place
+    return None
+
+
+def _read(source: Path) -> str:
+    try:
+        return source.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{source} does not exist. Check --config and $OUTSTATION_CONFIG.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source} cannot be read: {error}.") from error
+
+
+def _parse(text: str, source: Path | None, overrides: Mapping[str, Any]) -> FileConfig:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}.") from error
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if given and isinstance(data.setdefault("server", {}), dict):
+        data["server"].update(given)
+    try:
+        return FileConfig.model_validate(data)
+    except ValidationError as error:
+        lines = line_numbers(text)
+        problems = [_explain(detail, source, lines) for detail in error.errors(include_url=False)]
+        raise ConfigError("\n".join(problems)) from None
+
+
+def _explain(detail: ErrorDetails, source: Path | None, lines: Mapping[Place, int]) -> str:
+    """One problem in a sentence: `FILE, line N: server.port: expected …, found …`."""
+    place = tuple(part for part in detail["loc"] if part != "[key]")
+    line = lines.get(place)
+    where = f"{source or 'command line'}{f', line {line}' if line else ''}: "
+    if detail["type"] == "extra_forbidden":
+        allowed = sorted(_table_at(place[:-1]).model_fields)
+        close = difflib.get_close_matches(str(place[-1]), allowed, n=1)
+        hint = f" Did you mean `{close[0]}`?" if close else ""
+        return f"{where}unknown key `{_dotted(place)}`.{hint} Allowed here: {', '.join(allowed)}."
+    if detail["type"] == "missing":
+        return f"{where}`{_dotted(place)}` is missing."
+    if detail["type"] == "value_error":
+        return f"{where}{_dotted(place)}: {detail['ctx']['error']}." if place else f"{where}{detail['ctx']['error']}."
+    found = "" if place[:1] == ("keys",) else f", found {_shown(detail['input'])}"
+    wanted = detail["msg"].removeprefix("Input should be ").replace("String should match pattern", "a string that matches")
+    return f"{where}{_dotted(place)}: expected {wanted}{found}."
+
+
+def _table_at(place: Place) -> type[Table]:
+    """The schema of the table at `place`."""
+    table: Any = FileConfig
+    for part in place:
+        if isinstance(part, int):
+            continue
+        annotation: Any = table.model_fields[part].annotation
+        table = next((arg for arg in getattr(annotation, "__args__", ()) if isinstance(arg, type)), annotation)
+    return table if isinstance(table, type) and issubclass(table, Table) else FileConfig
+
+
+def _dotted(place: Place) -> str:
+    """`models[0].sampling.top_p`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+
+
+def _shown(value: object) -> str:
+    text = repr(value).replace("True", "true").replace("False", "false")
+    text = text if len(text) <= 60 else text[:57] + "…"
+    return f"the string {text}" if isinstance(value, str) else text
+
+
+def line_numbers(text: str) -> dict[Place, int]:
+    """Line (from 1) of each table and key that is written plainly; unusual spellings are left out."""
+    lines: dict[Place, int] = {}
+    counts: dict[Place, int] = {}
+    table: Place = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if line.startswith("["):
+            array = line.startswith("[[")
+            parts = [part.strip().strip("\"'") for part in line.split("]")[0].strip("[").split(".")]
+            table = ()
+            for depth, part in enumerate(parts):
+                table += (part,)
+                if array and depth == len(parts) - 1:
+                    counts[table] = counts.get(table, -1) + 1
+                if table in counts:
+                    table += (counts[table],)
+            lines.setdefault(table, number)
+        elif "=" in line and not line.startswith("#"):
+            lines.setdefault((*table, line.split("=")[0].strip().strip("\"'")), number)
+    return lines
+
+
+def _resolve(key: KeySettings, source: Path | None, environ: Mapping[str, str]) -> AccessKey:
+    if key.sha256:
+        return AccessKey(name=key.name, digest=bytes.fromhex(key.sha256))
+    if key.env:
+        secret, origin = environ.get(key.env, ""), f"the environment variable {key.env}"
+    else:
+        path = Path(key.file or "").expanduser()
+        path = path if path.is_absolute() or source is None else source.parent / path
+        origin = str(path)
+        try:
+            secret = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{source}: the key {key.name!r} cannot be read from {path}: {error}.") from error
+    if not secret:
+        raise ConfigError(f"{source}: the key {key.name!r} is empty: {origin} holds nothing. Put the key there.")
+    return AccessKey(name=key.name, digest=_digest(secret))
+
+
+def _digest(secret: str) -> bytes:
+    """API keys are long and random, so a plain hash keeps them: there is no dictionary to try."""
+    return hashlib.sha256(secret.encode()).digest()
