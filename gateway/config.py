@@ -132,7 +132,9 @@ def _explain(detail: ErrorDetails, source: Path | None, lines: Mapping[Place, in
     if detail["type"] == "value_error":
         return f"{where}{_dotted(place)}: {detail['ctx']['error']}." if place else f"{where}{detail['ctx']['error']}."
     found = "" if place[:1] == ("keys",) else f", found {_shown(detail['input'])}"
-    wanted = detail["msg"].removeprefix("Input should be ").replace("String should match pattern", "a string that matches")
+    wanted = (
+        detail["msg"].removeprefix("Input should be ").replace("String should match pattern", "a string that matches")
+    )
     return f"{where}{_dotted(place)}: expected {wanted}{found}."
 
 

@@ -80,7 +80,7 @@ class Plan:
 Policy = Callable[[Request, tuple[Route, ...], Snapshot], Verdict]
 
 
-class PolicyViolation(Exception):
+class PolicyError(Exception):
     """A policy returned a route that it was not given, or lost one without a word: the request fails closed."""
 
 
@@ -90,7 +90,7 @@ def decide(policies: Sequence[Policy], request: Request, routes: tuple[Route, ..
     No policy can bring back a route that an earlier one dropped.
 
     Raises:
-        PolicyViolation: a policy's kept and dropped routes together are not exactly the routes it was given.
+        PolicyError: a policy's kept and dropped routes together are not exactly the routes it was given.
     """
     drops: list[Drop] = []
     reasons: list[str] = []
@@ -112,4 +112,4 @@ def _check(policy: Policy, given: tuple[Route, ...], verdict: Verdict) -> None:
     answered = [route.name for route in verdict.kept] + [drop.route.name for drop in verdict.drops]
     if sorted(answered) != sorted(route.name for route in given) or not set(verdict.kept) <= set(given):
         name = getattr(policy, "__name__", type(policy).__name__)
-        raise PolicyViolation(f"{name} was given {[r.name for r in given]} and answered {answered}")
+        raise PolicyError(f"{name} was given {[r.name for r in given]} and answered {answered}")

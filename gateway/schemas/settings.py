@@ -1,4 +1,4 @@
-"""The schema of `outstation.toml`. Every key has a description and a default; docs/configuration.md is tested against it."""
+"""The schema of `outstation.toml`. docs/configuration.md is tested against it."""
 
 from __future__ import annotations
 
@@ -24,22 +24,26 @@ class Table(BaseModel):
 class ServerSettings(Table):
     """Where the gateway listens and whom it lets in."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on. Anything but loopback needs a key.")
-    port: int = Field(8484, ge=0, le=65535, description="TCP port; 0 lets the system choose one.")
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on. Anything but loopback needs a key."
+    )
+    port: int = Field(default=8484, ge=0, le=65535, description="TCP port; 0 lets the system choose one.")
     allowed_hosts: tuple[str, ...] = Field(
-        (),
+        default=(),
         strict=False,
-        description="Further names that a request's `Host` header may carry, without port, besides `localhost`, loopback "
-        "addresses and `host`. `*.example.org` allows its subdomains, `*` everything (no protection against DNS rebinding).",
+        description="Further names that a request's `Host` header may carry, without port, besides `localhost`, "
+        "loopback addresses and `host`. `*.example.org` allows its subdomains, `*` everything (and DNS rebinding).",
     )
     allowed_origins: tuple[str, ...] = Field(
-        (),
+        default=(),
         strict=False,
         description="Origins (`https://kiosk.example.org`) of web pages elsewhere whose requests are accepted. "
         "No CORS header is ever sent.",
     )
-    max_body_bytes: Count = Field(10 * 1024 * 1024, description="Larger request bodies are refused with 413.")
-    drain_timeout_s: float = Field(10.0, ge=0, description="On SIGTERM, seconds that running requests get to finish.")
+    max_body_bytes: Count = Field(default=10 * 1024 * 1024, description="Larger request bodies are refused with 413.")
+    drain_timeout_s: float = Field(
+        default=10.0, ge=0, description="On SIGTERM, seconds that running requests get to finish."
+    )
 
 
 class KeySettings(Table):
@@ -47,11 +51,13 @@ class KeySettings(Table):
 
     name: str = Field(min_length=1, max_length=64, description="Who holds the key; appears in the access log.")
     sha256: str | None = Field(
-        None, pattern=r"^[0-9a-f]{64}$", description='SHA-256 of the key, in hex: `printf %s "$KEY" | sha256sum`.'
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description='SHA-256 of the key, in hex: `printf %s "$KEY" | sha256sum`.',
     )
-    env: str | None = Field(None, min_length=1, description="Environment variable that holds the key.")
+    env: str | None = Field(default=None, min_length=1, description="Environment variable that holds the key.")
     file: str | None = Field(
-        None, min_length=1, description="File that holds the key; surrounding white space is ignored."
+        default=None, min_length=1, description="File that holds the key; surrounding white space is ignored."
     )
 
     @model_validator(mode="after")
@@ -64,59 +70,72 @@ class KeySettings(Table):
 class LimitSettings(Table):
     """Bounds: on what a request may ask for, and on every wait."""
 
-    queue_length: Count = Field(64, description="Requests waiting for one model; the next one gets 429.")
-    queue_timeout_s: Positive = Field(30.0, description="Longest wait for admission; then 503.")
-    load_timeout_s: Positive = Field(120.0, description="Longest load of a model; then 503.")
-    first_token_timeout_s: Positive = Field(120.0, description="Longest prefill, from admission to the first token; then 503.")
-    total_timeout_s: Positive = Field(600.0, description="Longest request, from arrival to the last token.")
-    max_choices: Count = Field(8, description="Largest `n`.")
-    max_prompts: Count = Field(32, description="Most prompts in one `/v1/completions` request.")
+    queue_length: Count = Field(default=64, description="Requests waiting for one model; the next one gets 429.")
+    queue_timeout_s: Positive = Field(default=30.0, description="Longest wait for admission; then 503.")
+    load_timeout_s: Positive = Field(default=120.0, description="Longest load of a model; then 503.")
+    first_token_timeout_s: Positive = Field(default=120.0, description="From admission to the first token; then 503.")
+    total_timeout_s: Positive = Field(default=600.0, description="Longest request, from arrival to the last token.")
+    max_choices: Count = Field(default=8, description="Largest `n`.")
+    max_prompts: Count = Field(default=32, description="Most prompts in one `/v1/completions` request.")
 
 
 class RoutingSettings(Table):
     """How a model is chosen."""
 
     default: str = Field(
-        DEFAULT_MODEL,
+        default=DEFAULT_MODEL,
         min_length=1,
-        description="The model that `auto` prefers. If you leave it out and this model is absent: the first that is served.",
+        description="The model that `auto` prefers. If it is left out and absent: the first that is served.",
     )
 
 
 class SamplingSettings(Table):
     """Sampling defaults of a model, for fields that a request leaves out. Left out here: the catalogue's."""
 
-    temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy.")
-    top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling.")
-    top_k: int | None = Field(None, ge=0, description="0 keeps all tokens.")
-    min_p: float | None = Field(None, ge=0, le=1, description="Keeps tokens at least this fraction as likely as the best.")
-    presence_penalty: float | None = Field(None, ge=-2, le=2, description="OpenAI's.")
-    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="OpenAI's.")
-    repeat_penalty: float | None = Field(None, gt=0, le=10, description="Divides the logit of tokens already seen; 1 is off.")
-    max_tokens: int | None = Field(None, ge=1, description="Completion tokens where the request names no limit.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="0 is greedy.")
+    top_p: float | None = Field(default=None, gt=0, le=1, description="Nucleus sampling.")
+    top_k: int | None = Field(default=None, ge=0, description="0 keeps all tokens.")
+    min_p: float | None = Field(
+        default=None, ge=0, le=1, description="Keeps tokens at least that likely, relative to the best."
+    )
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2, description="OpenAI's.")
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2, description="OpenAI's.")
+    repeat_penalty: float | None = Field(
+        default=None, gt=0, le=10, description="Weakens tokens already seen; 1 is off."
+    )
+    max_tokens: int | None = Field(default=None, ge=1, description="For requests without a limit.")
 
 
 class ModelSettings(Table):
     """A local LLM. With no `[[models]]` at all, every model in the store is served with these defaults."""
 
     name: ModelName = Field(description="Its name on the wire, and in the store unless `file` is given.")
-    file: str | None = Field(None, min_length=1, description="A GGUF file; relative to the configuration file. Default: the store's.")
+    file: str | None = Field(
+        default=None, min_length=1, description="A GGUF file, relative to this one. Default: the store's."
+    )
     load: Literal["first_use", "start"] = Field(
-        "first_use", description="When to load it. With no `[[models]]`, the default model loads at `start`."
+        default="first_use", description="When to load it. With no `[[models]]`, the default model loads at `start`."
     )
     keep_alive_s: float = Field(
-        1800.0, ge=-1, description="Idle seconds before it is unloaded: 0 at once, -1 never."
+        default=1800.0, ge=-1, description="Idle seconds before it is unloaded: 0 at once, -1 never."
     )
-    context_length: int | None = Field(None, ge=64, description="Tokens of prompt and completion. Default: the model's own, at most 8192.")
+    context_length: int | None = Field(
+        default=None, ge=64, description="Prompt and completion. Default: the model's, at most 8192."
+    )
     kv_cells: int | None = Field(
-        None, ge=64, description="KV cache cells shared by all sequences, one a token. Default: at least 8192."
+        default=None, ge=64, description="KV cache cells shared by all sequences, one a token. Default: at least 8192."
     )
-    max_sequences: int = Field(16, ge=1, le=256, description="Sequences computed together.")
-    threads: int | None = Field(None, ge=1, le=1024, description="Compute threads. Default: measured, and adapted to the load.")
+    max_sequences: int = Field(default=16, ge=1, le=256, description="Sequences computed together.")
+    threads: int | None = Field(
+        default=None, ge=1, le=1024, description="Compute threads. Default: measured and adapted."
+    )
     step_budget_ms: float | None = Field(
-        None, gt=0, le=10_000, description="How long prefill may delay other sequences' next token. Default: the engine's."
+        default=None,
+        gt=0,
+        le=10_000,
+        description="How long prefill may hold up other sequences' tokens. Default: the engine's.",
     )
-    aliases: tuple[AliasName, ...] = Field((), strict=False, description="Further names for this model.")
+    aliases: tuple[AliasName, ...] = Field(default=(), strict=False, description="Further names for this model.")
     sampling: SamplingSettings = Field(default_factory=SamplingSettings, description="See `[models.sampling]`.")
 
     @field_validator("keep_alive_s")
@@ -130,21 +149,23 @@ class ModelSettings(Table):
 class LoggingSettings(Table):
     """What is logged, to standard error. Never a prompt or a completion."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="`info` has one line a request.")
-    format: Literal["text", "json"] = Field("text", description="`json` is one object a line.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="`info` has one line a request."
+    )
+    format: Literal["text", "json"] = Field(default="text", description="`json` is one object a line.")
 
 
 class FileConfig(Table):
     """The whole file."""
 
     server: ServerSettings = Field(default_factory=ServerSettings)
-    keys: tuple[KeySettings, ...] = Field((), strict=False)
+    keys: tuple[KeySettings, ...] = Field(default=(), strict=False)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     routing: RoutingSettings = Field(default_factory=RoutingSettings)
     aliases: dict[AliasName, AliasName] = Field(
         default_factory=dict, description='Other names for models: `"gpt-4o-mini" = "auto"`.'
     )
-    models: tuple[ModelSettings, ...] = Field((), strict=False)
+    models: tuple[ModelSettings, ...] = Field(default=(), strict=False)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
 
     @model_validator(mode="after")

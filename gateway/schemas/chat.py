@@ -1,0 +1,146 @@
+"""`POST /v1/chat/completions`: what comes in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from gateway.schemas.generation import Generation
+from gateway.schemas.parse import FieldError, Wire
+
+PART_TYPES = ("text", "refusal", "image_url", "input_audio", "file")
+
+
+class TextPart(Wire):
+    type: Literal["text"]
+    text: str
+
+
+class RefusalPart(Wire):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ImagePart(Wire):
+    type: Literal["image_url"]
+    image_url: dict[str, Any]
+
+
+class AudioPart(Wire):
+    type: Literal["input_audio"]
+    input_audio: dict[str, Any]
+
+
+class FilePart(Wire):
+    type: Literal["file"]
+    file: dict[str, Any]
+
+
+class UnknownPart(Wire):
+    """Only refuses: its `type` is none of those above."""
+
+    type: Literal["text", "refusal", "image_url", "input_audio", "file"]  # as PART_TYPES
+
+
+def _part_tag(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"<{kind}>" if kind in PART_TYPES else "<unknown>"
+
+
+def _content_tag(value: Any) -> str:
+    return "<parts>" if isinstance(value, list) else "<text>"
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("<text>")]
+    | Annotated[RefusalPart, Tag("<refusal>")]
+    | Annotated[ImagePart, Tag("<image_url>")]
+    | Annotated[AudioPart, Tag("<input_audio>")]
+    | Annotated[FilePart, Tag("<file>")]
+    | Annotated[UnknownPart, Tag("<unknown>")],
+    Discriminator(_part_tag),
+]
+Content = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[Part], Field(min_length=1), Tag("<parts>")],
+    Discriminator(_content_tag),
+]
+
+
+class ToolCallFunction(Wire):
+    name: str
+    arguments: str
+
+
+class ToolCall(Wire):
+    id: str
+    type: Literal["function"]
+    function: ToolCallFunction
+
+
+class Message(Wire):
+    """One turn of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = Field(default=None, description="Text or parts; images and audio need a model for them.")
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+
+    @model_validator(mode="after")
+    def _something_said(self) -> Message:
+        if self.content is None and self.role != "assistant":
+            raise FieldError("content", f"a {self.role} message needs `content`: a string or a list of parts")
+        if self.role == "assistant" and self.content is None and not self.tool_calls and self.refusal is None:
+            raise FieldError("content", "an assistant message needs `content` or `tool_calls`")
+        if self.role == "tool" and not self.tool_call_id:
+            raise FieldError("tool_call_id", "a tool message needs `tool_call_id`")
+        return self
+
+
+class ResponseFormat(Wire):
+    type: Literal["text", "json_object", "json_schema"]
+
+
+class Function(Wire):
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Wire):
+    type: Literal["function"]
+    function: Function
+
+
+class ChatRequest(Generation):
+    """A chat. Fields that are not listed are accepted and, where a provider answers, passed on to it."""
+
+    messages: list[Message] = Field(min_length=1, max_length=10_000)
+    max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of `max_tokens`.")
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    functions: list[dict[str, Any]] | None = None
+    modalities: list[Literal["text", "audio"]] | None = None
+    web_search_options: dict[str, Any] | None = None
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        default=None, description="Further variables for the chat template."
+    )
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> ChatRequest:
+        both = (self.max_tokens, self.max_completion_tokens)
+        if None not in both and both[0] != both[1]:
+            raise FieldError(
+                "max_completion_tokens",
+                "it is the newer name of `max_tokens`, and the two differ",
+            )
+        if self.top_logprobs is not None and not self.logprobs:
+            raise FieldError("top_logprobs", "it needs `logprobs: true`")
+        return self

@@ -1,0 +1,98 @@
+"""The fields that chat and plain completions share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+
+from backends.types import Locality, Sampling
+from gateway.schemas.parse import FieldError, Wire
+
+StopText = Annotated[str, Field(min_length=1, max_length=1000)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+
+
+def _stop_tag(value: Any) -> str:
+    return "<list>" if isinstance(value, list) else "<text>"
+
+
+class StreamOptions(Wire):
+    """What a stream carries besides the deltas."""
+
+    include_usage: bool | None = Field(default=None, description="Ends the stream with a chunk that carries `usage`.")
+
+
+class Controls(Wire):
+    """Outstation's own controls; the headers `x-outstation-locality`, `x-outstation-deadline-ms` say the same."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    locality: Locality | None = Field(default=None, description="Where the request may be answered.")
+    deadline_ms: int | None = Field(default=None, ge=1, le=86_400_000, description="Bound on the whole answer.")
+
+
+class Generation(Wire):
+    """What both dialects accept. `null` anywhere means: as if left out."""
+
+    model: str = Field(min_length=1, max_length=300, description="A name from `/v1/models`, `auto`, or an alias.")
+    stream: bool | None = Field(default=None, description="Server-sent events, one a delta, ended by `[DONE]`.")
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(default=None, ge=1, description="Choices for each prompt.")
+    max_tokens: int | None = Field(default=None, ge=1, description="Completion tokens at most.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="0 is greedy.")
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0, le=1_000_000, description="0 keeps all tokens.")
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(
+        default=None, ge=-(2**63), lt=2**63, description="The same seed reproduces the same answer."
+    )
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    repeat_penalty: float | None = Field(default=None, gt=0, le=10, description="1 is off.")
+    repetition_penalty: float | None = Field(
+        default=None, gt=0, le=10, description="Another name for `repeat_penalty`."
+    )
+    logit_bias: dict[TokenId, Bias] | None = Field(default=None, max_length=1024, description="Token id to bias.")
+    stop: (
+        Annotated[
+            Annotated[StopText, Tag("<text>")] | Annotated[list[StopText], Field(max_length=16), Tag("<list>")],
+            Discriminator(_stop_tag),
+        ]
+        | None
+    ) = Field(default=None, description="Up to 16 strings that end the completion and are never part of it.")
+    ignore_eos: bool | None = Field(default=None, description="Go on to `max_tokens`; for measurements.")
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    outstation: Controls | None = None
+
+    @model_validator(mode="after")
+    def _one_penalty(self) -> Generation:
+        both = (self.repeat_penalty, self.repetition_penalty)
+        if None not in both and both[0] != both[1]:
+            raise FieldError(
+                "repetition_penalty",
+                "it is another name of `repeat_penalty`, and the two differ",
+            )
+        return self
+
+    def sampling(self, max_tokens: int | None, top_logprobs: int | None) -> Sampling:
+        """The domain's sampling parameters."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        penalty = self.repeat_penalty if self.repeat_penalty is not None else self.repetition_penalty
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            seed=self.seed,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repeat_penalty=penalty,
+            logit_bias=tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items()),
+            top_logprobs=top_logprobs,
+            max_tokens=max_tokens,
+            stop=tuple(stop),
+            ignore_eos=bool(self.ignore_eos),
+        )
