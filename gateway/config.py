@@ -1,4 +1,4 @@
-"""Finds, reads and checks `outstation.toml`. Every mistake is named with its file, line and place, and what to write instead."""
+"""Finds, reads and checks `outstation.toml`. Every mistake is named with its file, line and place."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def check_exposure(config: Config) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`. A name other than `localhost` may resolve to anything, so it is not."""
+    """Whether only this machine can reach `host`. Any name but `localhost` may resolve to anything."""
     if host.lower() == "localhost":
         return True
     try:
@@ -165,8 +165,7 @@ def line_numbers(text: str) -> dict[Place, int]:
     lines: dict[Place, int] = {}
     counts: dict[Place, int] = {}
     table: Place = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         if line.startswith("["):
             array = line.startswith("[[")
             parts = [part.strip().strip("\"'") for part in line.split("]")[0].strip("[").split(".")]

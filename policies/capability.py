@@ -36,7 +36,7 @@ def _drop(request: Request, route: Route, snapshot: Snapshot) -> Drop | None:
     if missing:
         need = missing[0]
         error = InvalidRequest(
-            f"The model {route.model} {NEEDS.get(need, 'cannot do this: ' + need)}. Leave it out or choose another model.",
+            f"The model {route.model} {NEEDS.get(need, 'lacks ' + need)}. Leave it out or choose another model.",
             code="unsupported_capability",
             param=need,
         )

@@ -37,7 +37,7 @@ class CompletionRequest(Generation):
 
     prompt: Prompts = Field(description="A text, token ids, or a list of either.")
     logprobs: int | None = Field(
-        default=None, ge=0, le=20, description="Log-probabilities of this many alternatives a token."
+        default=None, ge=0, le=20, description="Log-probabilities, with this many alternatives."
     )
     echo: bool | None = Field(default=None, description="Not supported: only `false`.")
     suffix: str | None = Field(default=None, description="Not supported: only `null` or empty.")

@@ -45,15 +45,11 @@ class Generation(Wire):
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=0, le=1_000_000, description="0 keeps all tokens.")
     min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(
-        default=None, ge=-(2**63), lt=2**63, description="The same seed reproduces the same answer."
-    )
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63, description="The same seed, the same answer.")
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     repeat_penalty: float | None = Field(default=None, gt=0, le=10, description="1 is off.")
-    repetition_penalty: float | None = Field(
-        default=None, gt=0, le=10, description="Another name for `repeat_penalty`."
-    )
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10, description="The same as `repeat_penalty`.")
     logit_bias: dict[TokenId, Bias] | None = Field(default=None, max_length=1024, description="Token id to bias.")
     stop: (
         Annotated[

@@ -29,7 +29,7 @@ class FieldError(ValueError):
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """The body's object. Also refuses what JSON forbids and some parsers allow: NaN, lone surrogates, bytes that are not UTF-8.
+    """The body's object. Refuses what JSON forbids and some parsers allow: NaN, lone surrogates, invalid UTF-8.
 
     Raises:
         InvalidRequest: not JSON, or JSON but no object.
@@ -95,5 +95,5 @@ def _kind(value: object) -> str:
         return "a boolean"
     if isinstance(value, int | float):
         return f"{value!r}"[:40]
-    names = {str: "a string", list: "an array", dict: "an object"}
+    names: dict[type, str] = {str: "a string", list: "an array", dict: "an object"}
     return names.get(type(value), "something else")

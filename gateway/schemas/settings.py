@@ -25,7 +25,7 @@ class ServerSettings(Table):
     """Where the gateway listens and whom it lets in."""
 
     host: str = Field(
-        default="127.0.0.1", min_length=1, description="Address to listen on. Anything but loopback needs a key."
+        default="127.0.0.1", min_length=1, description="Address to listen on; all but loopback need a key."
     )
     port: int = Field(default=8484, ge=0, le=65535, description="TCP port; 0 lets the system choose one.")
     allowed_hosts: tuple[str, ...] = Field(
@@ -41,9 +41,7 @@ class ServerSettings(Table):
         "No CORS header is ever sent.",
     )
     max_body_bytes: Count = Field(default=10 * 1024 * 1024, description="Larger request bodies are refused with 413.")
-    drain_timeout_s: float = Field(
-        default=10.0, ge=0, description="On SIGTERM, seconds that running requests get to finish."
-    )
+    drain_timeout_s: float = Field(default=10.0, ge=0, description="What running requests get on SIGTERM.")
 
 
 class KeySettings(Table):
@@ -53,7 +51,7 @@ class KeySettings(Table):
     sha256: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{64}$",
-        description='SHA-256 of the key, in hex: `printf %s "$KEY" | sha256sum`.',
+        description='Its SHA-256: `printf %s "$KEY" | sha256sum`.',
     )
     env: str | None = Field(default=None, min_length=1, description="Environment variable that holds the key.")
     file: str | None = Field(
@@ -117,7 +115,7 @@ class ModelSettings(Table):
         default="first_use", description="When to load it. With no `[[models]]`, the default model loads at `start`."
     )
     keep_alive_s: float = Field(
-        default=1800.0, ge=-1, description="Idle seconds before it is unloaded: 0 at once, -1 never."
+        default=1800.0, ge=-1, description="Idle seconds until it is unloaded; 0: at once, -1: never."
     )
     context_length: int | None = Field(
         default=None, ge=64, description="Prompt and completion. Default: the model's, at most 8192."
@@ -150,7 +148,7 @@ class LoggingSettings(Table):
     """What is logged, to standard error. Never a prompt or a completion."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="`info` has one line a request."
+        default="info", description="`info`: one line a request."
     )
     format: Literal["text", "json"] = Field(default="text", description="`json` is one object a line.")
 
