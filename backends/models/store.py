@@ -23,7 +23,7 @@ from backends.models.gguf import GGUFInfo, read_gguf
 SamplingDefaults = Mapping[str, float | int]
 """Names of `backends.types.Sampling` fields with the values that the model's authors recommend."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _MAX_MANIFEST = 1 << 16
 
 
@@ -68,6 +68,8 @@ class Origin:
 
 def check_name(name: str) -> str:
     """The name itself. Raises `StoreError` if it cannot name a model (it becomes a file's name)."""
+    if name == "auto":
+        raise StoreError("'auto' is the name by which the gateway chooses a model itself; choose another.")
     if not _NAME.fullmatch(name) or name.endswith((".gguf", ".json", ".part")):
         raise StoreError(
             f"{name[:80]!r} cannot name a model: use lower-case letters, digits, '.', '_' and '-', "

@@ -1,0 +1,1 @@
+"""The commands of `outstation`, one file each."""

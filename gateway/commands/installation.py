@@ -1,0 +1,162 @@
+"""What `doctor` finds out about the installation: configuration, home, models, port, engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from gateway.commands.common import size_text
+from gateway.commands.machine import Finding
+from gateway.commands.ports import in_use
+
+if TYPE_CHECKING:
+    from backends.models.store import Store
+    from gateway.config import Config
+
+DEFAULT_CONTEXT: Final = 8192  # cells of the KV cache that a model gets if the configuration does not say
+_ENGINE_S: Final = 60.0
+_PROBE: Final = """
+import json, llama_cpp
+info = llama_cpp.llama_print_system_info().decode()
+print("\\n" + json.dumps({"version": llama_cpp.__version__, "info": info}))
+"""
+
+
+def check_config(path: Path | None) -> tuple[Finding, Config | None]:
+    """The configuration, and what to say of it."""
+    from gateway.config import ConfigError, load_config
+
+    try:
+        config = load_config(path)
+    except ConfigError as error:
+        return Finding("configuration", "fail", str(error), "Correct it; docs/configuration.md lists every key."), None
+    return Finding("configuration", "ok", str(config.source or "none found: the defaults hold")), config
+
+
+def check_home(home: Path) -> Finding:
+    """Whether the home can be written, and has room."""
+    todo = "Set OUTSTATION_HOME to a folder that this user may write."
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home) as file:
+            file.write(b"x")
+        free = shutil.disk_usage(home).free
+    except OSError as error:
+        return Finding("home", "fail", f"{home}: {error.strerror or error}", todo)
+    if free < 500_000_000:
+        return Finding("home", "warn", f"{home}, {size_text(free)} free", "Free some space: models and logs need it.")
+    return Finding("home", "ok", f"{home}, {size_text(free)} free")
+
+
+def check_models(store: Store, *, deep: bool) -> Iterator[tuple[Finding, int]]:
+    """A finding for each model, with the bytes of memory that it needs (0 if it is unusable)."""
+    from backends.errors import BadModelFile
+    from backends.models.store import verify
+
+    for problem in store.problems():
+        yield Finding("model", "fail", problem.split(". ", 1)[0], problem.partition(". ")[2]), 0
+    models = store.list()
+    for model in models:
+        try:
+            info = verify(model)
+            if deep and (found := _hash(model.path)) != model.sha256:
+                raise BadModelFile(f"its SHA-256 is {found}, not {model.sha256}")
+        except (BadModelFile, OSError) as error:
+            todo = f"Fetch it again: `outstation pull --force {model.name}`."
+            yield Finding(f"model {model.name}", "fail", str(error).rstrip("."), todo), 0
+            continue
+        checked = "file and hash are right" if deep else "its file is whole (--deep hashes it again)"
+        text = f"{size_text(model.size)}, {model.quantization}, {checked}"
+        cells = min(info.context_length, DEFAULT_CONTEXT)
+        yield Finding(f"model {model.name}", "ok", text), info.size_bytes + info.kv_bytes_per_cell * cells
+    if not models:
+        todo = "`outstation pull smollm2-135m-instruct` fetches the default one."
+        yield Finding("models", "warn", f"none in {store.folder}", todo), 0
+
+
+def check_port(host: str, port: int, key: str | None) -> Finding:
+    """Whether the port is free, or it is our gateway that has it."""
+    place = f"{host}:{port}"
+    reason = in_use(host, port)
+    if not reason:
+        return Finding("port", "ok", f"{place} is free")
+    from gateway.commands.client import Gateway
+
+    target = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    try:
+        Gateway(f"http://{target}:{port}", key).get("/healthz")
+        return Finding("port", "ok", f"{place} is in use by a running gateway")
+    except click.ClickException:
+        todo = "Stop what runs there, or choose another port ([server] port, or --port)."
+        return Finding("port", "fail", f"{place} cannot be listened on: {reason}", todo)
+
+
+def check_engine(command: Sequence[str] = (sys.executable, "-c", _PROBE), flags: str | None = None) -> Finding:
+    """Whether llama.cpp can be loaded (in a process of its own: a build for another processor kills it)."""
+    todo = "Install it again for this processor: pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36."
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_ENGINE_S, check=False, text=True)
+        found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else {}
+    except subprocess.TimeoutExpired:
+        return Finding("engine", "fail", f"llama.cpp did not load within {_ENGINE_S:.0f} s", todo)
+    except (OSError, ValueError, IndexError) as error:
+        return Finding("engine", "fail", f"llama.cpp cannot be asked: {error}", todo)
+    if done.returncode < 0:
+        reason = f"killed by signal {-done.returncode}"
+        return Finding("engine", "fail", f"llama.cpp does not run on this processor ({reason})", todo)
+    if not found:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return Finding("engine", "fail", f"llama.cpp cannot be loaded: {lines[-1]}", todo)
+    features = built_features(found["info"])
+    text = f"llama-cpp-python {found['version']}, built with {', '.join(features) or 'no vector instructions'}"
+    missing = _unused(features, _cpu_flags() if flags is None else flags)
+    if missing:
+        return Finding("engine", "warn", text, f"The processor also has {missing}: a build for it would be faster.")
+    return Finding("engine", "ok", text)
+
+
+def built_features(info: str) -> list[str]:
+    """The names in llama.cpp's system info (`... | AVX2 = 1 | ...`) that are on and are instruction sets."""
+    pairs = (part.rpartition(":")[2].partition("=") for part in info.split("|"))
+    on = [name.strip() for name, _, value in pairs if value.strip() == "1"]
+    return [name for name in on if name not in ("LLAMAFILE", "OPENMP", "REPACK", "ACCELERATE")]
+
+
+def _unused(features: Sequence[str], flags: str) -> str:
+    """Instruction sets that matter, that the processor has and the build has not."""
+    has = set(flags.split())
+    wanted = (("avx2", "AVX2"), ("avx512f", "AVX512"), ("asimddp", "DOTPROD"), ("i8mm", "MATMUL_INT8"))
+    return ", ".join(name for flag, name in wanted if flag in has and name not in features)
+
+
+def _cpu_flags() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _hash(path: Path) -> str:
+    from backends.models.download import hash_file
+
+    steps = hash_file(path)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return str(end.value)
+
+
+def gateway_key() -> str | None:
+    """The key from the environment, if there is one."""
+    return os.environ.get("OUTSTATION_API_KEY")

@@ -1,0 +1,47 @@
+"""`outstation ps`: what the gateway's models are doing now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from gateway.commands.client import Gateway, gateway_options
+from gateway.commands.common import echo_json, echo_table, json_option, printable, size_text
+
+_COLUMNS = ("NAME", "STATE", "MEMORY", "CONTEXT", "KV", "QUEUE", "RUNNING", "TOK/S")
+
+
+@click.command()
+@json_option
+@gateway_options
+def ps(as_json: bool, url: str) -> None:
+    """Show the models of a running gateway: state, memory, KV cache, queue, tokens/s."""
+    status = Gateway(url, os.environ.get("OUTSTATION_API_KEY")).get("/outstation/status")
+    if as_json:
+        echo_json(status)
+        return
+    models = status.get("models", [])
+    if not models:
+        click.echo("The gateway has no models. `outstation pull smollm2-135m-instruct` fetches one.")
+        return
+    echo_table(_COLUMNS, [_row(model) for model in models])
+    for model in models:
+        if model.get("detail"):
+            click.echo(printable(f"{model['name']}: {model['detail']}"))
+
+
+def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
+    cells, used, rate = model["kv_cells"], model["kv_cells_used"], model["decode_rate"]
+    return (
+        printable(model["name"]),
+        model["status"],
+        size_text(model["memory_bytes"]) if model["memory_bytes"] else "-",
+        str(model["context_length"]),
+        f"{used}/{cells} ({used / cells:.0%})" if cells else "-",
+        str(model["waiting"]),
+        f"{model['running']}/{model['max_sequences']}",
+        f"{rate:.1f}" if rate else "-",
+    )

@@ -1,0 +1,38 @@
+"""`outstation serve`: the gateway, until it is stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gateway.commands.common import config_option, read_config
+from gateway.commands.ports import in_use
+
+
+@click.command()
+@config_option
+@click.option("--host", help="The address to listen on. Any other than loopback needs a key.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port to listen on (8484).")
+def serve(config_path: Path | None, host: str | None, port: int | None) -> None:
+    """Run the gateway in the foreground."""
+    config = read_config(config_path, host, port)
+    if reason := in_use(config.server.host, config.server.port):
+        raise click.ClickException(
+            f"The gateway cannot listen on {config.server.host}:{config.server.port}: {reason}. "
+            "Stop what runs there, or choose another port with --port."
+        )
+    _hint_at_models(config.home)
+    from gateway.app import serve as run_gateway
+
+    run_gateway(config)
+
+
+def _hint_at_models(home: Path) -> None:
+    from backends.models.store import Store
+
+    store = Store(home)
+    for problem in store.problems():
+        click.echo(f"Warning: {problem}", err=True)
+    if not store.list():
+        click.echo("No model is on this box yet: `outstation pull smollm2-135m-instruct` fetches one.", err=True)
