@@ -1,0 +1,318 @@
+"""The step loop of one model: intake → plan → decode → sample → emit. Runs in the worker's main thread.
+
+Other threads only `submit` and `cancel`; everything else belongs to the loop.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from backends.llama.bindings import Context, Model
+from backends.llama.governor import Governor
+from backends.llama.kv_cache import KVCache
+from backends.llama.protocol import Began, Failed, Output
+from backends.llama.sampling import Sampler
+from backends.llama.scheduler import Scheduler, Sequence, Step
+from backends.llama.text import TextAssembler
+from backends.types import Chunk, FinishReason, Sampling, TokenLogprob, Usage
+
+ABORTABLE_S = 0.06  # a step expected to be shorter ends soon enough by itself
+
+Emit = Callable[[list[Output]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A tokenised request. `generated`: for each choice, tokens that another engine already produced."""
+
+    id: str
+    prompts: tuple[list[int], ...]
+    n: int
+    params: Sampling
+    generated: dict[int, list[int]] = field(default_factory=dict)
+
+
+@dataclass(eq=False, slots=True)
+class Choice:
+    """One completion under way."""
+
+    index: int
+    sequence: Sequence
+    sampler: Sampler
+    text: TextAssembler
+
+
+@dataclass(eq=False, slots=True)
+class Running:
+    """A job's choices, and what they have used."""
+
+    job: Job
+    choices: dict[int, Choice]
+    began: bool = False
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the process started; rates are exponential averages."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    decode_rate: float = 0.0
+    steps: int = 0
+    step_seconds: float = 0.0
+    python_seconds: float = 0.0
+
+
+class Engine:
+    """One model, one context, any number of sequences."""
+
+    def __init__(
+        self,
+        model: Model,
+        context: Context,
+        scheduler: Scheduler,
+        governor: Governor | None,
+        emit: Emit,
+        *,
+        n_ctx: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.counters = Counters()
+        self.scheduler = scheduler
+        self._model = model
+        self._context = context
+        self._governor = governor
+        self._emit = emit
+        self._n_ctx = n_ctx
+        self._clock = clock
+        self._jobs: dict[str, Running] = {}
+        self._by_key: dict[tuple[str, int], Choice] = {}
+        self._wake = threading.Condition()
+        self._inbox: list[Job | str] = []
+        self._abortable: frozenset[str] = frozenset()
+        self._closed = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued or computed."""
+        return not self._jobs
+
+    # -- from other threads --------------------------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Queue a request; its outputs come through `emit`."""
+        with self._wake:
+            self._inbox.append(job)
+            self._wake.notify()
+
+    def cancel(self, job_id: str) -> None:
+        """Forget a request wherever it is; a long prefill is aborted in the middle."""
+        with self._wake:
+            self._inbox.append(job_id)
+            if job_id in self._abortable:
+                self._context.abort(True)
+            self._wake.notify()
+
+    def close(self) -> None:
+        """End the loop after the step that runs now."""
+        with self._wake:
+            self._closed = True
+            self._context.abort(True)
+            self._wake.notify()
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Step until closed."""
+        while self._intake():
+            self.step()
+
+    def step(self) -> None:
+        """One pass: choose, compute, sample, emit."""
+        started = self._clock()
+        plan = self.scheduler.plan(started)
+        out: list[Output] = []
+        self._note_admitted(plan, out)
+        if not plan.parts:
+            return
+        rows = self._fill_batch(plan)
+        decoding = self._clock()
+        done = self._decode(plan)
+        decoded = self._clock()
+        if done:
+            self._advance(plan, rows, out)
+            self.scheduler.cost.observe(plan.n_decode, plan.n_prefill, decoded - decoding)
+        if out:
+            self._emit(out)
+        ended = self._clock()
+        if done:
+            self._count(plan, ended - started, (decoding - started) + (ended - decoded))
+        if self._governor and self._governor.update(ended):
+            self._context.set_threads(self._governor.threads)
+
+    def _intake(self) -> bool:
+        """Take in what other threads left; sleeps while there is nothing to do. False once closed."""
+        with self._wake:
+            while not (self._closed or self._inbox or self._jobs):
+                self._wake.wait()
+            inbox, self._inbox = self._inbox, []
+            self._abortable = frozenset()
+            self._context.abort(False)
+        cancelled = False
+        for item in inbox:
+            if isinstance(item, Job):
+                self._add(item)
+            elif running := self._jobs.get(item):
+                self._remove(running)
+                cancelled = True
+        if cancelled:
+            self._emit([])  # nobody is left to tell, but the statistics changed
+        return not self._closed
+
+    def _add(self, job: Job) -> None:
+        running = Running(job, {}, prompt_tokens=sum(len(p) for p in job.prompts))
+        self._jobs[job.id] = running
+        self.counters.prompt_tokens += running.prompt_tokens
+        for p, prompt in enumerate(job.prompts):
+            for k in range(job.n):
+                self._add_choice(running, p * job.n + k, k, prompt)
+
+    def _add_choice(self, running: Running, index: int, k: int, prompt: list[int]) -> None:
+        job = running.job
+        generated = job.generated.get(index, [])
+        room = self._n_ctx - len(prompt)
+        limit = room if job.params.max_tokens is None else min(job.params.max_tokens, room)
+        key = (job.id, index)
+        sequence = Sequence(key, prompt + generated, len(prompt), limit, self._clock())
+        banned = sorted(self._model.eog) if job.params.ignore_eos else ()
+        sampler = Sampler(job.params, choice=k, prompt=prompt, banned=banned)
+        choice = Choice(index, sequence, sampler, TextAssembler(job.params.stop))
+        if generated:
+            sampler.resume(generated)
+            for token in generated:
+                choice.text.push(self._model.shown(token))
+        running.choices[index] = choice
+        self._by_key[key] = choice
+        self.scheduler.add(sequence)
+
+    def _remove(self, running: Running) -> None:
+        for choice in running.choices.values():
+            self._end_choice(choice)
+        del self._jobs[running.job.id]
+
+    def _end_choice(self, choice: Choice) -> None:
+        self.scheduler.finish(choice.sequence)
+        del self._by_key[choice.sequence.key]
+
+    # -- parts of a step -----------------------------------------------------------------------------------------
+
+    def _note_admitted(self, plan: Step, out: list[Output]) -> None:
+        for s in plan.admitted:
+            running = self._jobs[s.key[0]]
+            if not running.began:
+                running.began = True
+                out.append((s.key[0], Began()))
+            if s.key[1] % running.job.n == 0 and s.generated == 0:
+                running.cached_tokens += s.n_cached or 0
+                self.counters.cached_tokens += s.n_cached or 0
+
+    def _fill_batch(self, plan: Step) -> list[Sequence]:
+        """Write the step into the batch; returns the sequences whose next token will be sampled, in row order."""
+        c, at, rows = self._context, 0, []
+        c.outputs[: sum(n for _, n in plan.parts)] = 0
+        for s, n in plan.parts:
+            if n == 1:
+                c.tokens[at], c.positions[at], c.sequences[at] = s.tokens[s.n_past], s.n_past, s.seq
+            else:
+                c.tokens[at : at + n] = s.tokens[s.n_past : s.n_past + n]
+                c.positions[at : at + n] = range(s.n_past, s.n_past + n)
+                c.sequences[at : at + n] = s.seq
+            at += n
+            if n == s.remaining:
+                c.outputs[at - 1] = 1
+                rows.append(s)
+        return rows
+
+    def _decode(self, plan: Step) -> bool:
+        cost = self.scheduler.cost
+        if cost.decode_seconds(plan.n_decode) + plan.n_prefill * cost.per_prompt_token > ABORTABLE_S:
+            with self._wake:
+                self._abortable = frozenset(s.key[0] for s, _ in plan.parts)
+                if self._closed or any(item in self._abortable for item in self._inbox if isinstance(item, str)):
+                    return False
+        if self._context.decode(sum(n for _, n in plan.parts)):
+            return True
+        for s, _ in plan.parts:
+            assert s.seq is not None
+            self._context.rm(s.seq, s.n_past, -1)
+        return False
+
+    def _advance(self, plan: Step, rows: list[Sequence], out: list[Output]) -> None:
+        for s, n in plan.parts:
+            self.scheduler.computed(s, n)
+        if not rows:
+            return
+        logits = self._context.logits(len(rows))
+        for row, s in enumerate(rows):
+            choice = self._by_key.get(s.key)
+            if choice is None:
+                continue  # a sibling's failure ended its job in this very step
+            try:
+                chosen = choice.sampler.sample(logits[row])
+            except ArithmeticError as e:
+                out.append((s.key[0], Failed(f"The model failed: {e}.")))
+                self._remove(self._jobs[s.key[0]])
+                continue
+            s.tokens.append(chosen.token)
+            logprob = None
+            if choice.sampler.params.top_logprobs is not None:
+                top = tuple(self._logprob(t, lp) for t, lp in chosen.top)
+                logprob = self._logprob(chosen.token, chosen.logprob, top)
+            self._take(choice, chosen.token, logprob, out)
+
+    def _logprob(self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+        raw = self._model.piece(token)
+        return TokenLogprob(raw.decode("utf-8", "replace"), logprob, tuple(raw), top)
+
+    def _take(self, choice: Choice, token: int, logprob: TokenLogprob | None, out: list[Output]) -> None:
+        """One sampled token: to text, and to the end of its choice if it is one."""
+        s = choice.sequence
+        running = self._jobs[s.key[0]]
+        running.completion_tokens += 1
+        self.counters.completion_tokens += 1
+        reason: FinishReason | None = "stop" if token in self._model.eog else None
+        text, ready, stopped = "", (), False
+        if reason is None:
+            text, ready, stopped = choice.text.push(self._model.shown(token), logprob)
+            reason = "stop" if stopped else None
+        if reason is None and (s.generated >= s.max_tokens or len(s.tokens) >= self._n_ctx):
+            reason = "length"
+        if reason and not stopped:
+            rest, more = choice.text.flush()
+            text, ready = text + rest, ready + more
+        out.append((s.key[0], Chunk(choice.index, text, (token,), ready, reason)))
+        if reason:
+            self._finish(running, choice, out)
+
+    def _finish(self, running: Running, choice: Choice, out: list[Output]) -> None:
+        self._end_choice(choice)
+        del running.choices[choice.index]
+        if not running.choices:
+            usage = Usage(running.prompt_tokens, running.completion_tokens, running.cached_tokens)
+            out.append((running.job.id, usage))
+            del self._jobs[running.job.id]
+
+    def _count(self, plan: Step, seconds: float, python: float) -> None:
+        c = self.counters
+        c.steps += 1
+        c.step_seconds += seconds
+        c.python_seconds += python
+        if n := plan.n_decode:
+            c.decode_rate += 0.1 * (n / seconds - c.decode_rate)

@@ -1,0 +1,298 @@
+"""A radix index over llama.cpp's unified KV cache. Pure: it drives a `Memory` and never imports llama_cpp.
+
+Every prefix that was computed is a path in a radix tree. In a unified cache a cell may belong to many sequences, so
+"sharing" is one `cp` of metadata, and a cell is freed when its last sequence lets go. Invariants (property-tested):
+
+- a tree node's cells exist once, and belong to exactly the sequences in `node.holders`, each of which covers the whole
+  path from the root to the end of that node;
+- cells in use = tokens in the tree + private tokens of live sequences;
+- a node that a live sequence holds is never evicted.
+
+Prompt tokens enter the tree as they are computed, so that others share them at once; completion tokens stay private
+until their sequence closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+MIN_TRIM = 64  # cells: evicting a long tail one cell a step would cost a scan of the cache each time
+
+
+class Memory(Protocol):
+    """The two operations of llama.cpp's memory that sharing needs; positions are [p0, p1), p1 = -1 is the end."""
+
+    def rm(self, seq: int, p0: int, p1: int) -> None: ...
+
+    def cp(self, src: int, dst: int, p0: int, p1: int) -> None: ...
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A run of tokens at positions [start, start + len(tokens))."""
+
+    tokens: list[int]
+    start: int
+    parent: Node | None
+    children: dict[int, Node] = field(default_factory=dict)
+    holders: set[int] = field(default_factory=set)
+    live: int = 0
+    last_used: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.tokens)
+
+
+@dataclass(eq=False, slots=True)
+class Holder:
+    """A llama.cpp sequence id in use: its deepest node, its private cells beyond it, and whether it is live or kept."""
+
+    seq: int
+    node: Node
+    private: int = 0
+    live: bool = True
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int], offset: int = 0) -> int:
+    """How many leading tokens of `a` equal `b[offset:]`."""
+    n = min(len(a), len(b) - offset)
+    if a[:n] == b[offset : offset + n]:
+        return n
+    low, high = 0, n  # a[:low] is equal, a[:high] is not; slices compare in C
+    while high - low > 1:
+        mid = (low + high) // 2
+        if a[low:mid] == b[offset + low : offset + mid]:
+            low = mid
+        else:
+            high = mid
+    return low
+
+
+class KVCache:
+    """Who holds which cells. All methods are synchronous and belong to the engine's one thread."""
+
+    def __init__(self, cells: int, sequences: int, memory: Memory, *, reuse: bool = True) -> None:
+        """`cells` and `sequences` as the context was made with; `reuse=False` for memories that cannot share a prefix."""
+        self.cells = cells
+        self.reuse = reuse
+        self.used = 0
+        self.evictable = 0
+        self._memory = memory
+        self._root = Node([], 0, None)
+        self._free_ids = list(range(sequences - 1, -1, -1))
+        self._holders: dict[int, Holder] = {}
+        self._tick = 0
+
+    @property
+    def available(self) -> int:
+        """Cells that are free or can be made free without touching a live sequence."""
+        return self.cells - self.used + self.evictable
+
+    def match(self, tokens: list[int]) -> int:
+        """How many leading tokens are in the cache now."""
+        return self._walk(tokens)[1] if self.reuse else 0
+
+    def cost(self, tokens: list[int]) -> int:
+        """By how much `available` falls once a sequence of `tokens` is opened and computed.
+
+        A prefix that only kept sequences hold is not free of charge: its cells can no longer be evicted.
+        """
+        if not self.reuse:
+            return len(tokens)
+        node, matched = self._walk(tokens)
+        while node.live == 0 and node.parent is not None:
+            node, matched = node.parent, node.start
+        return len(tokens) - matched
+
+    def open(self, tokens: list[int]) -> tuple[int, int] | None:
+        """A live sequence that starts with the longest cached prefix of `tokens`, all but the last one at most.
+
+        Returns (sequence id, cached tokens), or None if every id belongs to a live sequence.
+        """
+        if not self._free_ids and not self._free_an_id():
+            return None
+        node, matched = self._walk(tokens[:-1]) if self.reuse else (self._root, 0)
+        if matched < node.end:
+            node = self._split(node, matched)
+        seq = self._free_ids.pop()
+        holder = Holder(seq, self._root)
+        self._holders[seq] = holder
+        if matched:
+            self._memory.cp(next(iter(node.holders)), seq, 0, matched)
+            self._descend(holder, node)
+        return seq, matched
+
+    def computed(self, seq: int, tokens: list[int]) -> None:
+        """`tokens` now follow what `seq` has in the tree: share them, and drop cells that duplicate another's."""
+        holder = self._holders[seq]
+        if not self.reuse:
+            self.grow(seq, len(tokens))
+            return
+        done = 0
+        while done < len(tokens):
+            node = holder.node
+            child = node.children.get(tokens[done])
+            if child is None:
+                self._append(holder, tokens[done:])
+                return
+            n = common_prefix(child.tokens, tokens, done)
+            if n < len(child.tokens):
+                child = self._split(child, child.start + n)
+            # Another sequence computed the same tokens meanwhile: take its cells and free our own.
+            self._memory.rm(seq, child.start, child.end)
+            self._memory.cp(next(iter(child.holders)), seq, child.start, child.end)
+            self._descend(holder, child)
+            done += n
+
+    def grow(self, seq: int, n: int = 1) -> None:
+        """`seq` computed `n` more cells that nobody shares yet."""
+        self._holders[seq].private += n
+        self.used += n
+
+    def close(self, seq: int, tail: list[int]) -> None:
+        """The sequence ended; `tail` are the tokens of its private cells. What it computed is kept for reuse."""
+        holder = self._holders[seq]
+        self.used -= holder.private
+        holder.private = 0
+        if not self.reuse:
+            self._drop(holder)
+            return
+        if tail:
+            self.computed(seq, tail)
+        for node in self._path(holder.node):
+            self._touch(node)
+            node.live -= 1
+            if node.live == 0:
+                self.evictable += len(node.tokens)
+        holder.live = False
+        if holder.node is self._root or len(holder.node.holders) > 1:
+            self._drop(holder)
+
+    def make_room(self, n: int) -> bool:
+        """Evict least-recently-used kept prefixes until `n` cells are free; False if live sequences hold too many."""
+        if self.available < n:
+            return False
+        while self.cells - self.used < n:
+            leaf = min(self._kept_leaves(), key=lambda node: node.last_used)
+            self._trim(leaf, max(n - (self.cells - self.used), MIN_TRIM))
+        return True
+
+    def clear_kept(self) -> None:
+        """Forget every prefix that no live sequence holds."""
+        while leaves := list(self._kept_leaves()):
+            for leaf in leaves:
+                self._trim(leaf, len(leaf.tokens))
+
+    # -- the tree ------------------------------------------------------------------------------------------------
+
+    def _walk(self, tokens: list[int]) -> tuple[Node, int]:
+        """The deepest node that `tokens` reach into, and how many of them match."""
+        node, matched = self._root, 0
+        while matched < len(tokens):
+            child = node.children.get(tokens[matched])
+            if child is None:
+                break
+            n = common_prefix(child.tokens, tokens, matched)
+            node, matched = child, matched + n
+            if n < len(child.tokens):
+                break
+        return node, matched
+
+    def _split(self, node: Node, at: int) -> Node:
+        """Cut `node` at position `at`; returns the new upper half, `node` itself stays the lower one."""
+        assert node.parent is not None and node.start < at < node.end
+        k = at - node.start
+        upper = Node(node.tokens[:k], node.start, node.parent, {node.tokens[k]: node}, set(node.holders), node.live)
+        upper.last_used = node.last_used
+        node.parent.children[upper.tokens[0]] = upper
+        node.tokens, node.start, node.parent = node.tokens[k:], at, upper
+        return upper
+
+    def _append(self, holder: Holder, tokens: list[int]) -> None:
+        """New cells below the holder's node; a leaf of its own grows in place, so that chunks do not become chains."""
+        node = holder.node
+        if node is not self._root and not node.children and node.holders == {holder.seq}:
+            node.tokens.extend(tokens)
+        else:
+            leaf = Node(tokens, node.end, node, {}, {holder.seq}, 1)
+            node.children[tokens[0]] = leaf
+            holder.node = leaf
+            self._touch(leaf)
+        self.used += len(tokens)
+
+    def _descend(self, holder: Holder, node: Node) -> None:
+        """`holder` now covers everything down to `node`."""
+        for step in self._path(node):
+            if holder.seq not in step.holders:
+                step.holders.add(holder.seq)
+                if step.live == 0:
+                    self.evictable -= len(step.tokens)
+                step.live += 1
+            self._touch(step)
+        holder.node = node
+
+    def _path(self, node: Node | None) -> Iterator[Node]:
+        while node is not None and node is not self._root:
+            yield node
+            node = node.parent
+
+    def _touch(self, node: Node) -> None:
+        self._tick += 1
+        node.last_used = self._tick
+
+    # -- letting go ----------------------------------------------------------------------------------------------
+
+    def _kept_leaves(self) -> Iterator[Node]:
+        stack = list(self._root.children.values())
+        while stack:
+            node = stack.pop()
+            # A node's holders hold its ancestors too: below a kept node nothing is live.
+            if node.children:
+                stack.extend(node.children.values())
+            elif node.live == 0:
+                yield node
+
+    def _trim(self, leaf: Node, n: int) -> None:
+        """Free the last `n` cells of a kept leaf, or all of it."""
+        assert leaf.live == 0 and not leaf.children and leaf.parent is not None
+        keep = max(0, len(leaf.tokens) - n)
+        freed = len(leaf.tokens) - keep
+        self.used -= freed
+        self.evictable -= freed
+        for seq in leaf.holders:
+            self._memory.rm(seq, leaf.start + keep, -1)
+        if keep:
+            del leaf.tokens[keep:]
+            return
+        parent = leaf.parent
+        del parent.children[leaf.tokens[0]]
+        for seq in leaf.holders:
+            holder = self._holders[seq]
+            holder.node = parent
+            if parent is self._root or len(parent.holders) > 1:
+                self._drop(holder)
+
+    def _drop(self, holder: Holder) -> None:
+        """Give the id back: another sequence covers all that this one has, or there is nothing left."""
+        for node in self._path(holder.node):
+            node.holders.discard(holder.seq)
+        self._memory.rm(holder.seq, -1, -1)
+        del self._holders[holder.seq]
+        self._free_ids.append(holder.seq)
+
+    def _free_an_id(self) -> bool:
+        """Evict the least recently used kept sequence until its id is free."""
+        kept = [h for h in self._holders.values() if not h.live]
+        if not kept:
+            return False
+        for holder in kept:
+            if len(holder.node.holders) > 1:  # others went on below it: nothing is lost
+                self._drop(holder)
+                return True
+        victim = min(kept, key=lambda h: h.node.last_used)
+        while victim.seq in self._holders:
+            self._trim(victim.node, len(victim.node.tokens))
+        return True

@@ -1,0 +1,112 @@
+"""What the gateway and a worker say to each other: JSON lines over a Unix socket pair. Shared by both ends.
+
+Gateway → worker: `load`, `prepare` (render and tokenise), `submit`, `cancel`.
+Worker → gateway: `ready` or `failed`, `prepared`, `refused`, and one `step` message for all outputs of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from backends.errors import BackendError, BadModelFile, ContextLengthExceeded, EngineFailed, InvalidRequest
+from backends.types import Chunk, Event, Request, Sampling, TokenLogprob, Usage
+
+MAX_LINE = 256 * 1024 * 1024  # a prompt of token ids; bodies are limited long before, at the gateway's door
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The request left the queue: its prefill starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine cannot go on with this request."""
+
+    message: str
+
+
+Output = tuple[str, Event | Began | Failed]
+"""(request id, what happened to it)."""
+
+
+def dumps(message: Mapping[str, Any]) -> bytes:
+    """One line."""
+    return orjson.dumps(message) + b"\n"
+
+
+def pack_outputs(outputs: list[Output]) -> list[list[Any]]:
+    """Outputs as plain lists, the compact form of a `step` message."""
+    return [[key, *_pack(event)] for key, event in outputs]
+
+
+def _pack(event: Event | Began | Failed) -> list[Any]:
+    if isinstance(event, Chunk):
+        logprobs = [asdict(lp) for lp in event.logprobs]
+        return ["c", event.index, event.text, event.tokens, logprobs, event.finish_reason]
+    if isinstance(event, Usage):
+        return ["u", event.prompt_tokens, event.completion_tokens, event.cached_tokens]
+    return ["b"] if isinstance(event, Began) else ["f", event.message]
+
+
+def unpack_output(row: list[Any]) -> Output:
+    """The inverse of `pack_outputs` for one row."""
+    key, kind, *rest = row
+    if kind == "c":
+        index, text, tokens, logprobs, reason = rest
+        return key, Chunk(index, text, tuple(tokens), tuple(_logprob(lp) for lp in logprobs), reason)
+    if kind == "u":
+        return key, Usage(*rest)
+    return key, Began() if kind == "b" else Failed(rest[0])
+
+
+def _logprob(raw: Mapping[str, Any]) -> TokenLogprob:
+    return TokenLogprob(raw["token"], raw["logprob"], tuple(raw["bytes"]), tuple(_logprob(t) for t in raw["top"]))
+
+
+def prepare(request: Request) -> dict[str, Any]:
+    """The `prepare` message: all of a request that takes part in its prompt."""
+    return {
+        "op": "prepare",
+        "id": request.id,
+        "kind": request.kind,
+        "messages": [dict(m) for m in request.messages],
+        "prompts": list(request.prompts),
+        "template_kwargs": dict(request.template_kwargs),
+    }
+
+
+def submit(request: Request, sampling: Sampling) -> dict[str, Any]:
+    """The `submit` message: start what was prepared under the same id."""
+    return {"op": "submit", "id": request.id, "n": request.n, "sampling": asdict(sampling)}
+
+
+def sampling(raw: Mapping[str, Any]) -> Sampling:
+    """`Sampling` from the wire."""
+    values = dict(raw)
+    values["logit_bias"] = tuple((int(t), float(b)) for t, b in values["logit_bias"])
+    values["stop"] = tuple(values["stop"])
+    return Sampling(**values)
+
+
+def pack_error(error: BackendError) -> dict[str, Any]:
+    """An error that the gateway can raise again."""
+    return {"class": type(error).__name__, "message": error.message, "code": error.code, "param": error.param, "extra": error.extra}
+
+
+def unpack_error(raw: Mapping[str, Any]) -> BackendError:
+    """The inverse of `pack_error`."""
+    if raw["class"] == "ContextLengthExceeded" and "n_ctx" in raw["extra"]:
+        extra = raw["extra"]
+        return ContextLengthExceeded(extra["n_prompt_tokens"], extra["n_ctx"], param=raw["param"])
+    classes: dict[str, type[BackendError]] = {
+        "InvalidRequest": InvalidRequest,
+        "ContextLengthExceeded": InvalidRequest,
+        "BadModelFile": BadModelFile,
+    }
+    cls = classes.get(raw["class"], EngineFailed)
+    return cls(raw["message"], code=raw["code"], param=raw["param"], extra=raw["extra"])

@@ -1,0 +1,235 @@
+"""What the next step computes: continuous batching with chunked prefill. Pure: time comes in as an argument.
+
+Each step carries one token of every decoding sequence and as many prompt tokens as the time budget leaves. Sequences
+wait until the cells that their prompt needs (not their worst case) can be had; one that does not fit yet does not hold up
+the ones behind it. If the cache runs out in decode, the youngest sequence is preempted: its cells become kept prefixes
+and it is resumed from its own tokens later, unseen by its client (as vLLM's recomputation does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from backends.llama.kv_cache import KVCache, common_prefix
+
+DECODE_RESERVE = 16  # cells a newcomer leaves free beyond its prompt, so that it is not preempted at once
+WORTH_WAITING = 32  # prompt tokens: less than this is computed twice rather than waited for
+PASSED_OVER_S = 2.0  # a sequence that waited this long for cells lets nobody younger take them
+AGING = 0.5  # of the prefill rate: how fast waiting makes up for a long prompt
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """One choice of one request. `tokens` grows from the prompt by what is sampled.
+
+    Attributes:
+        n_prompt: leading tokens that are the prompt as the client sent it.
+        max_tokens: completion tokens after which it ends.
+        n_past: tokens whose cells are in the cache.
+        seq: llama.cpp's sequence id; None while waiting.
+        n_cached: prompt tokens found in the cache at the first admission; None before.
+        shared: tokens that are in the radix tree; the rest of n_past is private.
+    """
+
+    key: tuple[str, int]
+    tokens: list[int]
+    n_prompt: int
+    max_tokens: int
+    arrived: float
+    seq: int | None = None
+    n_past: int = 0
+    shared: int = 0
+    n_cached: int | None = None
+    waits_for: tuple[Sequence, int] | None = None
+
+    @property
+    def remaining(self) -> int:
+        """Tokens to compute before the next one can be sampled; 1 is a decode step."""
+        return len(self.tokens) - self.n_past
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.n_prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """(sequence, how many of its next tokens) in batch order. A part that reaches the end of the tokens is sampled."""
+
+    parts: tuple[tuple[Sequence, int], ...]
+    admitted: tuple[Sequence, ...]
+    preempted: tuple[Sequence, ...]
+
+    @property
+    def n_decode(self) -> int:
+        return sum(1 for s, n in self.parts if is_decode(s, n))
+
+    @property
+    def n_prefill(self) -> int:
+        return sum(n for s, n in self.parts if not is_decode(s, n))
+
+
+def is_decode(s: Sequence, n: int) -> bool:
+    """Whether this part carries only the token sampled last."""
+    return n == 1 and s.remaining == 1 and s.generated > 0
+
+
+@dataclass(slots=True)
+class Cost:
+    """How long a step takes, learned from steps: seconds = decode[n sequences] + per_prompt_token * n_prefill."""
+
+    per_prompt_token: float = 1 / 200
+    per_sequence: float = 1 / 100
+    decode: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def prefill_rate(self) -> float:
+        """Prompt tokens/s at present."""
+        return 1.0 / self.per_prompt_token
+
+    def decode_seconds(self, n: int) -> float:
+        return self.decode.get(n, self.per_sequence * n)
+
+    def observe(self, n_decode: int, n_prefill: int, seconds: float) -> None:
+        """Exponential averages over about five steps: quick enough for a box that just became busy."""
+        if n_prefill == 0:
+            old = self.decode.get(n_decode, seconds)
+            self.decode[n_decode] = old + 0.2 * (seconds - old)
+            self.per_sequence += 0.2 * (seconds / n_decode - self.per_sequence)
+        elif n_prefill >= 8:
+            each = max(seconds - self.decode_seconds(n_decode), seconds * 0.2) / n_prefill
+            self.per_prompt_token += 0.3 * (each - self.per_prompt_token)
+
+
+class Scheduler:
+    """The waiting line, the live sequences, and the plan of each step."""
+
+    def __init__(self, kv: KVCache, *, max_sequences: int, max_batch: int, step_budget_s: float, idle_budget_s: float) -> None:
+        """`step_budget_s` bounds a step that others' tokens wait for; `idle_budget_s` one that only newcomers wait for."""
+        self.kv = kv
+        self.cost = Cost()
+        self.waiting: list[Sequence] = []
+        self.live: list[Sequence] = []
+        self.preemptions = 0
+        self._max_sequences = max_sequences
+        self._max_batch = max_batch
+        self._step_budget_s = step_budget_s
+        self._idle_budget_s = idle_budget_s
+
+    def add(self, s: Sequence) -> None:
+        self.waiting.append(s)
+
+    def plan(self, now: float) -> Step:
+        """Choose the next step's parts and make room for their cells. An empty step means: nothing to do."""
+        preempted = tuple(self._make_room_for_decode())
+        admitted = tuple(self._admit(now))
+        decoding = [s for s in self.live if s.remaining == 1 and s.generated > 0]
+        parts = [(s, 1) for s in decoding]
+        parts.extend(self._prefill_parts(now, len(decoding)))
+        return Step(tuple(parts), admitted, preempted)
+
+    def computed(self, s: Sequence, n: int) -> None:
+        """The step's part is in the cache: share prompt tokens, keep completion tokens private."""
+        assert s.seq is not None
+        prompt = min(s.n_past + n, s.n_prompt) - s.n_past
+        if prompt > 0 and s.shared == s.n_past:
+            self.kv.computed(s.seq, s.tokens[s.n_past : s.n_past + prompt])
+            s.shared += prompt
+            self.kv.grow(s.seq, n - prompt)
+        else:
+            self.kv.grow(s.seq, n)
+        s.n_past += n
+
+    def finish(self, s: Sequence) -> None:
+        """The sequence ended or was cancelled, wherever it was. Its computed prefix stays in the cache."""
+        if s in self.waiting:
+            self.waiting.remove(s)
+        if s.seq is not None:
+            self._release(s)
+
+    def backlog_tokens(self) -> int:
+        """Prompt tokens that are still to be computed, cached prefixes not counted."""
+        return sum(s.remaining for s in self.live) + sum(len(s.tokens) - self.kv.match(s.tokens) for s in self.waiting)
+
+    # -- admission -----------------------------------------------------------------------------------------------
+
+    def _admit(self, now: float) -> Iterator[Sequence]:
+        promised = sum(s.remaining for s in self.live)
+        for s in list(self.waiting):
+            if len(self.live) >= self._max_sequences:
+                return
+            if self._waits_for_prefix(s):
+                continue
+            if self.live and self.kv.cost(s.tokens) + DECODE_RESERVE + promised > self.kv.available:
+                if now - s.arrived > PASSED_OVER_S:
+                    return
+                continue
+            opened = self.kv.open(s.tokens)
+            if opened is None:
+                return
+            self.waiting.remove(s)
+            s.seq, s.n_past = opened
+            s.shared = s.n_past
+            if s.n_cached is None:
+                s.n_cached = min(s.n_past, s.n_prompt)
+            self.live.append(s)
+            promised += s.remaining
+            yield s
+
+    def _waits_for_prefix(self, s: Sequence) -> bool:
+        """Whether a live sequence is about to compute a prefix that `s` shares: then waiting is the faster way."""
+        if not self.kv.reuse:
+            return False
+        if s.waits_for is not None:
+            other, upto = s.waits_for
+            if other.seq is not None and other.shared < upto:
+                return True
+            s.waits_for = None
+        have = self.kv.match(s.tokens)
+        for other in self.live:
+            if other.shared >= other.n_prompt or other.shared < other.n_past:
+                continue
+            upto = min(common_prefix(s.tokens, other.tokens), other.n_prompt, len(s.tokens) - 1)
+            if upto - max(have, other.shared) >= WORTH_WAITING:
+                s.waits_for = (other, upto)
+                return True
+        return False
+
+    # -- the parts of a step -------------------------------------------------------------------------------------
+
+    def _prefill_parts(self, now: float, n_decoding: int) -> Iterator[tuple[Sequence, int]]:
+        prefilling = [s for s in self.live if s.remaining > 1 or s.generated == 0]
+        if not prefilling:
+            return
+        budget_s = self._step_budget_s - self.cost.decode_seconds(n_decoding) if n_decoding else self._idle_budget_s
+        room = min(self._max_batch - n_decoding, max(int(budget_s / self.cost.per_prompt_token), 8))
+        rate = AGING / self.cost.per_prompt_token
+        prefilling.sort(key=lambda s: s.remaining - (now - s.arrived) * rate)
+        for s in prefilling:
+            n = min(s.remaining, room)
+            if n <= 0:
+                return
+            if not self.kv.make_room(n_decoding + n):
+                continue
+            # Cells are taken in `computed`; until then the step's parts must fit together.
+            n_decoding += n
+            room -= n
+            yield s, n
+
+    def _make_room_for_decode(self) -> Iterator[Sequence]:
+        while True:
+            decoding = sum(1 for s in self.live if s.remaining == 1)
+            if self.kv.make_room(decoding) or len(self.live) <= 1:
+                return
+            youngest = max(self.live, key=lambda s: s.arrived)
+            self._release(youngest)
+            self.waiting.insert(0, youngest)
+            self.preemptions += 1
+            yield youngest
+
+    def _release(self, s: Sequence) -> None:
+        assert s.seq is not None
+        self.live.remove(s)
+        self.kv.close(s.seq, s.tokens[s.shared : s.n_past])
+        s.seq, s.n_past, s.shared = None, 0, 0

@@ -1,0 +1,262 @@
+"""The process of one model: `python -m backends.llama.worker FD`, started by the supervisor with one end of a socket pair.
+
+The main thread computes; a second one reads messages, renders templates and tokenises. The process ends with its
+socket: a gateway that was killed leaves no orphan.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from backends.errors import BackendError, BadModelFile, ContextLengthExceeded, InvalidRequest
+from backends.llama import protocol
+from backends.llama.bindings import Context, Model, silence
+from backends.llama.engine import Engine, Job
+from backends.llama.governor import Governor, candidates, usable_cores
+from backends.llama.kv_cache import KVCache
+from backends.llama.scheduler import Scheduler
+from backends.llama.template import ChatTemplate
+
+MAX_BATCH = 512  # tokens: prefill is as fast in chunks of 64
+IDLE_BUDGET_S = 0.35  # a newcomer waits at most this long for another prompt's chunk
+KEPT_SEQUENCES = 48  # ids for kept prefixes, beside those of live sequences
+MAX_PREPARED = 512
+CALIBRATION_S = 2.0
+STATS_S = 0.1
+
+
+class Channel:
+    """The worker's end of the socket. Both threads write."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+        self.lines = sock.makefile("rb", buffering=1 << 16)
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        line = protocol.dumps(message)
+        with self._lock:
+            self._sock.sendall(line)
+
+
+class Preparer:
+    """Requests to token ids: the model's template and tokenizer, and what cannot be answered at all."""
+
+    def __init__(self, model: Model, n_ctx: int) -> None:
+        self._model = model
+        self._n_ctx = n_ctx
+        self._prepared: OrderedDict[str, tuple[list[int], ...]] = OrderedDict()
+        source = model.chat_template()
+        bos, eos = model.special_text("bos"), model.special_text("eos")
+        self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
+
+    def prepare(self, message: Mapping[str, Any]) -> int:
+        """Tokenise and keep; returns the prompt tokens of the longest prompt. Raises `InvalidRequest`."""
+        prompts = (self._chat(message),) if message["kind"] == "chat" else tuple(map(self._completion, message["prompts"]))
+        longest = max(map(len, prompts))
+        if longest >= self._n_ctx:
+            raise ContextLengthExceeded(longest, self._n_ctx, param="messages" if message["kind"] == "chat" else "prompt")
+        self._prepared[message["id"]] = prompts
+        while len(self._prepared) > MAX_PREPARED:
+            self._prepared.popitem(last=False)
+        return longest
+
+    def job(self, message: Mapping[str, Any]) -> Job:
+        """The prepared request, ready for the engine. Raises `InvalidRequest`."""
+        params = protocol.sampling(message["sampling"])
+        if any(not 0 <= token < self._model.n_vocab for token, _ in params.logit_bias):
+            raise InvalidRequest(
+                f"logit_bias names a token that the model does not have: ids go from 0 to {self._model.n_vocab - 1}.",
+                param="logit_bias",
+            )
+        prompts = self._prepared.pop(message["id"], None)
+        if prompts is None:
+            raise BackendError("The request was not prepared, or too long ago.", code="not_prepared")
+        generated = {int(i): list(tokens) for i, tokens in message.get("generated", {}).items()}
+        return Job(message["id"], prompts, message["n"], params, generated)
+
+    def forget(self, request_id: str) -> None:
+        """The client went away before its request was submitted."""
+        self._prepared.pop(request_id, None)
+
+    def _chat(self, message: Mapping[str, Any]) -> list[int]:
+        if self._template is None:
+            raise InvalidRequest(
+                "This model has no chat template, so it cannot chat. Use /v1/completions with a prompt.", param="model"
+            )
+        text = self._template.render(message["messages"], message["template_kwargs"])
+        return self._model.tokenize(text, special=True, begin=not self._model.starts_with_bos(text))
+
+    def _completion(self, prompt: str | list[int]) -> list[int]:
+        if isinstance(prompt, str):
+            tokens = self._model.tokenize(prompt, special=True, begin=True)
+        else:
+            tokens = prompt
+            if any(not 0 <= t < self._model.n_vocab for t in tokens):
+                raise InvalidRequest(
+                    f"The prompt has a token id that the model does not have: ids go from 0 to {self._model.n_vocab - 1}.",
+                    param="prompt",
+                )
+        if not tokens:
+            tokens = self._model.start_tokens()
+        if not tokens:
+            raise InvalidRequest("The prompt is empty, and this model has no token to begin with.", param="prompt")
+        return tokens
+
+
+def main() -> None:
+    """Load, say `ready`, and compute until the socket closes."""
+    _die_with_parent()
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    options = orjson.loads(channel.lines.readline())
+    silence()
+    try:
+        engine, preparer, ready = _load(channel, options)
+    except BackendError as e:
+        channel.send({"op": "failed", "error": protocol.pack_error(e)})
+        return
+    gc.freeze()  # what the model needs lives for ever: keep the collector from walking it between two steps
+    sys.setswitchinterval(0.0005)  # a step must not wait 5 ms for the other thread's template
+    channel.send(ready)
+    threading.Thread(target=_listen, args=(channel, engine, preparer), daemon=True).start()
+    try:
+        engine.run()
+    except BrokenPipeError:
+        pass  # the gateway is gone
+
+
+def _load(channel: Channel, options: Mapping[str, Any]) -> tuple[Engine, Preparer, dict[str, Any]]:
+    started = time.perf_counter()
+    model = Model(Path(options["path"]))
+    if not model.generates:
+        raise BadModelFile("The file holds an encoder, not a language model that generates text.")
+    n_ctx = min(options["context_length"] or 8192, model.n_ctx_train or 8192)
+    cells = max(options["kv_cells"] or 8192, n_ctx)
+    live = options["max_sequences"]
+    cores = usable_cores()
+    threads = options["threads"] or cores
+    context = Context(model, cells=cells, max_sequences=live + KEPT_SEQUENCES, max_batch=MAX_BATCH, threads=threads)
+    most = options["threads"] or _fastest_threads(context, cores)
+    context.set_threads(most)
+    governor = None if options["threads"] else Governor(most, cores)
+    kv = KVCache(context.cells, live + KEPT_SEQUENCES, context, reuse=model.shares_prefixes)
+    scheduler = Scheduler(
+        kv,
+        max_sequences=live,
+        max_batch=MAX_BATCH,
+        step_budget_s=options["step_budget_s"],
+        idle_budget_s=max(IDLE_BUDGET_S, options["step_budget_s"]),
+    )
+    stats = Statistics(channel, scheduler, governor, most)
+    engine = Engine(model, context, scheduler, governor, stats.emit, n_ctx=n_ctx)
+    stats.engine = engine
+    ready = {"op": "ready", "n_ctx": n_ctx, "cells": context.cells, "threads": most, "load_s": time.perf_counter() - started}
+    return engine, Preparer(model, n_ctx), ready
+
+
+def _fastest_threads(context: Context, cores: int) -> int:
+    """The thread count that decodes four sequences fastest here and now; at most about `CALIBRATION_S`."""
+    best, best_s, began = 1, float("inf"), time.perf_counter()
+    _warm(context)
+    for n in candidates(cores):
+        context.set_threads(n)
+        took = min(_warm(context) for _ in range(3))
+        if took < best_s:
+            best, best_s = n, took
+        if time.perf_counter() - began > CALIBRATION_S:
+            break
+    return best
+
+
+def _warm(context: Context, n: int = 4) -> float:
+    """Seconds of one step of `n` one-token sequences."""
+    for i in range(n):
+        context.tokens[i], context.positions[i], context.sequences[i], context.outputs[i] = 1, 0, i, 1
+    started = time.perf_counter()
+    context.decode(n)
+    took = time.perf_counter() - started
+    context.clear()
+    return took
+
+
+class Statistics:
+    """Sends each step's outputs, with the engine's figures a few times a second and whenever it becomes idle."""
+
+    def __init__(self, channel: Channel, scheduler: Scheduler, governor: Governor | None, threads: int) -> None:
+        self.engine: Engine | None = None
+        self._channel = channel
+        self._scheduler = scheduler
+        self._governor = governor
+        self._threads = threads
+        self._next = 0.0
+
+    def emit(self, outputs: list[protocol.Output]) -> None:
+        """The engine's `Emit`."""
+        message: dict[str, Any] = {"op": "step", "out": protocol.pack_outputs(outputs)}
+        now = time.perf_counter()
+        assert self.engine is not None
+        if now >= self._next or not outputs or self.engine.idle:
+            self._next = now + STATS_S
+            message["stats"] = self._stats(self.engine)
+        self._channel.send(message)
+
+    def _stats(self, engine: Engine) -> dict[str, Any]:
+        s = self._scheduler
+        return {
+            **asdict(engine.counters),
+            "waiting": len(s.waiting),
+            "running": len(s.live),
+            "kv_used": s.kv.used,
+            "kv_kept": s.kv.evictable,
+            "backlog": s.backlog_tokens(),
+            "prefill_rate": s.cost.prefill_rate,
+            "preemptions": s.preemptions,
+            "threads": self._governor.threads if self._governor else self._threads,
+        }
+
+
+def _listen(channel: Channel, engine: Engine, preparer: Preparer) -> None:
+    """Take messages until the gateway closes its end."""
+    for line in channel.lines:
+        message = orjson.loads(line)
+        try:
+            if message["op"] == "prepare":
+                channel.send({"op": "prepared", "id": message["id"], "n": preparer.prepare(message)})
+            elif message["op"] == "submit":
+                engine.submit(preparer.job(message))
+            else:
+                preparer.forget(message["id"])
+                engine.cancel(message["id"])
+        except BackendError as e:
+            channel.send({"op": "refused", "id": message["id"], "error": protocol.pack_error(e)})
+        except Exception as e:  # one bad request must not take the others' engine down
+            error = InvalidRequest(f"The prompt could not be prepared ({type(e).__name__}: {e}).")
+            channel.send({"op": "refused", "id": message["id"], "error": protocol.pack_error(error)})
+    engine.close()
+
+
+def _die_with_parent() -> None:
+    """Linux: be killed when the gateway dies, even while llama.cpp computes."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() == 1 and os.environ.get("OUTSTATION_GATEWAY_PID") not in (None, "1"):
+            sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
