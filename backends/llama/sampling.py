@@ -133,12 +133,3 @@ def _nucleus(weights: NDArray[np.float64], top_p: float) -> NDArray[np.intp]:
     n = int(np.searchsorted(np.cumsum(weights[order]), target)) + 1
     return np.sort(order[:n])
 
-
-def filled(params: Sampling, defaults: Sampling) -> Sampling:
-    """`params` with each field that is None taken from the model's `defaults`."""
-    from dataclasses import fields, replace
-
-    missing = {f.name: getattr(defaults, f.name) for f in fields(params) if getattr(params, f.name) is None}
-    missing.pop("top_logprobs", None)
-    missing.pop("max_tokens", None)
-    return replace(params, **missing)

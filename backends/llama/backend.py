@@ -1,0 +1,194 @@
+"""The `Backend` of one local LLM: bounds every wait, and turns the engine's figures into the site's."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+
+from backends.errors import BadModelFile, DeadlineExceeded, Overloaded
+from backends.llama import protocol
+from backends.llama.process import EngineProcess
+from backends.llama.sampling_defaults import filled
+from backends.llama.settings import LlamaSettings
+from backends.llama.supervisor import Supervisor
+from backends.models.gguf import GGUFInfo, read_gguf
+from backends.types import Event, ModelState, Request, Usage
+
+DEFAULT_CONTEXT = 8192
+TYPICAL_COMPLETION = 128.0  # tokens, until this model's own answers were counted
+
+
+class LlamaBackend:
+    """One GGUF file, answered by a worker process that its supervisor keeps."""
+
+    def __init__(self, settings: LlamaSettings) -> None:
+        self.settings = settings
+        self._info: GGUFInfo | None = None
+        self._supervisor = Supervisor(
+            settings.name, self._spawn, keep_alive_s=settings.keep_alive_s, load_timeout_s=settings.load_timeout_s
+        )
+        self._queued = 0
+        self._prepared: set[str] = set()
+        self._completion = TYPICAL_COMPLETION
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def context_length(self) -> int:
+        info = self._read_info()
+        return min(self.settings.context_length or DEFAULT_CONTEXT, info.context_length if info else DEFAULT_CONTEXT)
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return frozenset({"logprobs"})
+
+    @property
+    def created(self) -> int:
+        return self.settings.created
+
+    async def start(self) -> None:
+        if self.settings.load_at_start:
+            await self._supervisor.start()
+
+    async def close(self) -> None:
+        await self._supervisor.close()
+
+    async def count(self, request: Request) -> int:
+        self._admit()
+        async with self._supervisor.lease(self.settings.load_timeout_s) as engine:
+            n = await self._prepare(engine, request)
+            self._prepared.add(request.id)
+            return n
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        self._admit()
+        sampling = filled(request.sampling, self.settings.sampling)
+        if sampling.seed is None:
+            # Chosen here, so that the request can be resumed exactly by another process.
+            sampling = replace(sampling, seed=secrets.randbits(63))
+        self._queued += 1
+        queued = True
+        try:
+            async with self._supervisor.lease(self.settings.load_timeout_s) as engine:
+                if request.id not in self._prepared:
+                    await self._prepare(engine, request)
+                self._prepared.discard(request.id)
+                async with aclosing(self._bounded(engine.generate(request, sampling), request)) as events:
+                    async for event in events:
+                        if queued:
+                            self._queued -= 1
+                            queued = False
+                        if isinstance(event, Usage):
+                            self._learn(event, request)
+                        if not isinstance(event, protocol.Began):
+                            yield event
+        finally:
+            if queued:
+                self._queued -= 1
+            self._prepared.discard(request.id)
+
+    def state(self) -> ModelState:
+        s = self._supervisor
+        engine = s.engine
+        stats = engine.stats if engine else {}
+        return ModelState(
+            name=self.name,
+            status=s.status,
+            detail=s.detail,
+            pid=engine.pid if engine else None,
+            memory_bytes=_resident_bytes(engine.pid) if engine else 0,
+            context_length=self.context_length,
+            waiting=stats.get("waiting", 0),
+            running=stats.get("running", 0),
+            max_sequences=self.settings.max_sequences,
+            kv_cells=engine.ready["cells"] if engine else 0,
+            kv_cells_used=stats.get("kv_used", 0),
+            kv_cells_kept=stats.get("kv_kept", 0),
+            prefill_rate=stats.get("prefill_rate", 0.0),
+            decode_rate=stats.get("decode_rate", 0.0),
+            prompt_tokens_total=stats.get("prompt_tokens", 0),
+            cached_tokens_total=stats.get("cached_tokens", 0),
+            completion_tokens_total=stats.get("completion_tokens", 0),
+            preemptions_total=stats.get("preemptions", 0),
+            restarts_total=s.restarts,
+            threads=stats.get("threads", engine.ready["threads"] if engine else 0),
+            step_seconds=stats.get("step_seconds", 0.0),
+            python_seconds=stats.get("python_seconds", 0.0),
+        )
+
+    def retry_after(self) -> float:
+        """Seconds until the present queue has been worked off, from the measured rates."""
+        stats = self._supervisor.engine.stats if self._supervisor.engine else {}
+        if not stats.get("decode_rate"):
+            return 5.0
+        prompt_s = stats["backlog"] / stats["prefill_rate"]
+        tokens = (stats["waiting"] + stats["running"] / 2) * self._completion
+        return min(120.0, max(1.0, prompt_s + tokens / stats["decode_rate"]))
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    async def _spawn(self) -> EngineProcess:
+        await asyncio.to_thread(read_gguf, self.settings.path)  # before llama.cpp maps it; raises BadModelFile
+        return await EngineProcess.start(self.settings)
+
+    async def _prepare(self, engine: EngineProcess, request: Request) -> int:
+        try:
+            return await asyncio.wait_for(engine.prepare(request), self.settings.first_token_timeout_s)
+        except TimeoutError:
+            raise DeadlineExceeded("The prompt could not be tokenised in time.", retry_after=self.retry_after()) from None
+
+    def _admit(self) -> None:
+        if self._queued >= self.settings.queue_length:
+            raise Overloaded(
+                f"{self._queued} requests are waiting for {self.name}, as many as may wait.", retry_after=self.retry_after()
+            )
+
+    async def _bounded(
+        self, events: AsyncIterator[Event | protocol.Began], request: Request
+    ) -> AsyncGenerator[Event | protocol.Began, None]:
+        """The engine's events, with a bound on the wait in the queue and on the first token."""
+        limits = iter(
+            (
+                (self.settings.queue_timeout_s, "queue_timeout", "waited in the queue"),
+                (self.settings.first_token_timeout_s, "first_token_timeout", "had no first token"),
+            )
+        )
+        async with aclosing(events) as source:  # type: ignore[type-var]
+            for seconds, code, what in limits:
+                try:
+                    event = await asyncio.wait_for(anext(source), seconds)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    raise DeadlineExceeded(
+                        f"The request {what} for {seconds:g} s.", code=code, retry_after=self.retry_after()
+                    ) from None
+                yield event
+            async for event in source:
+                yield event
+
+    def _learn(self, usage: Usage, request: Request) -> None:
+        self._completion += 0.1 * (usage.completion_tokens / request.choices - self._completion)
+
+    def _read_info(self) -> GGUFInfo | None:
+        if self._info is None:
+            try:
+                self._info = read_gguf(self.settings.path)
+            except (BadModelFile, OSError):
+                return None  # the load will say what is wrong
+        return self._info
+
+
+def _resident_bytes(pid: int) -> int:
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0

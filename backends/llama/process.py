@@ -1,0 +1,206 @@
+"""The gateway's end of one worker process: starts it, speaks `protocol` with it, and hands each request its events."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from backends.errors import BackendError, EngineFailed
+from backends.llama import protocol
+from backends.llama.settings import LlamaSettings
+from backends.types import Chunk, Event, Request, Sampling
+
+STOP_S = 2.0
+
+
+@dataclass(eq=False, slots=True)
+class Pending:
+    """A request in the worker: what came for it, and what an exact resumption elsewhere needs (seed and tokens)."""
+
+    request: Request
+    sampling: Sampling
+    events: asyncio.Queue[Event | protocol.Began | BackendError] = field(default_factory=asyncio.Queue)
+    generated: dict[int, list[int]] = field(default_factory=dict)
+
+
+class EngineProcess:
+    """One running worker. Made by `start`; of no use once `ended()` returns."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.pid = process.pid
+        self.ready: Mapping[str, Any] = {}
+        self.stats: Mapping[str, Any] = {}
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._pending: dict[str, Pending] = {}
+        self._prepared: dict[str, asyncio.Future[int]] = {}
+        self._ended: asyncio.Task[str] | None = None
+
+    @classmethod
+    async def start(cls, settings: LlamaSettings) -> EngineProcess:
+        """Spawn a worker and wait until its model is loaded. Raises `BadModelFile` or `EngineFailed`."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "backends.llama.worker",
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C in the terminal is the gateway's to handle
+                env=_worker_environment(),
+            )
+        reader, writer = await asyncio.open_connection(sock=ours, limit=protocol.MAX_LINE)
+        engine = cls(process, reader, writer)
+        try:
+            await engine._load(settings)
+        except BaseException:
+            await engine.stop()
+            raise
+        engine._ended = asyncio.create_task(engine._read(), name=f"read {settings.name}")
+        return engine
+
+    async def _load(self, settings: LlamaSettings) -> None:
+        options = {
+            "path": str(settings.path),
+            "context_length": settings.context_length,
+            "kv_cells": settings.kv_cells,
+            "max_sequences": settings.max_sequences,
+            "threads": settings.threads,
+            "step_budget_s": settings.step_budget_s,
+        }
+        self._writer.write(protocol.dumps(options))
+        line = await self._reader.readline()
+        if not line:
+            raise EngineFailed(f"its process ended while it loaded ({await self._why()})", retry_after=5)
+        self.ready = orjson.loads(line)
+        if self.ready["op"] != "ready":
+            raise protocol.unpack_error(self.ready["error"])
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    async def prepare(self, request: Request) -> int:
+        """Render and tokenise in the worker; returns the prompt tokens of the longest prompt."""
+        future = self._prepared[request.id] = asyncio.get_running_loop().create_future()
+        try:
+            self._send(protocol.prepare(request))
+            return await future
+        finally:
+            self._prepared.pop(request.id, None)
+
+    async def generate(self, request: Request, sampling: Sampling) -> AsyncIterator[Event | protocol.Began]:
+        """Start a prepared request and yield what comes for it. Closing the iterator cancels it in the worker."""
+        pending = self._pending[request.id] = Pending(request, sampling)
+        finished = False
+        try:
+            self._send(protocol.submit(request, sampling))
+            while True:
+                event = await pending.events.get()
+                if isinstance(event, BackendError):
+                    finished = True
+                    raise event
+                finished = not isinstance(event, Chunk | protocol.Began)
+                yield event
+                if finished:
+                    return
+        finally:
+            del self._pending[request.id]
+            if not finished:
+                self.forget(request.id)
+
+    def forget(self, request_id: str) -> None:
+        """Cancel a request, or drop what was prepared for it."""
+        if not self._writer.is_closing():
+            self._send({"op": "cancel", "id": request_id})
+
+    async def ended(self) -> str:
+        """Wait until the process is gone; returns how it ended."""
+        assert self._ended is not None
+        return await asyncio.shield(self._ended)
+
+    async def stop(self) -> None:
+        """End the process now: its socket closes, and it is killed if that does not do."""
+        self._writer.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), STOP_S)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        if self._ended:
+            await self._ended
+
+    # -- the wire ------------------------------------------------------------------------------------------------
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if self._writer.is_closing() or (self._ended and self._ended.done()):
+            raise EngineFailed("The model's process has ended. Try again.", retry_after=2)
+        self._writer.write(protocol.dumps(message))
+
+    async def _read(self) -> str:
+        try:
+            while line := await self._reader.readline():
+                self._dispatch(orjson.loads(line))
+        except (ConnectionError, ValueError):
+            pass  # a line cut by the process's death
+        self._writer.close()
+        why = await self._why()
+        error = EngineFailed("The model's process ended while it answered. Try again.", retry_after=2)
+        for pending in self._pending.values():
+            pending.events.put_nowait(error)
+        for future in self._prepared.values():
+            if not future.done():
+                future.set_exception(error)
+        return why
+
+    def _dispatch(self, message: Mapping[str, Any]) -> None:
+        if message["op"] == "step":
+            self.stats = message.get("stats") or self.stats
+            for row in message["out"]:
+                self._deliver(*protocol.unpack_output(row))
+            return
+        future = self._prepared.get(message["id"])
+        if message["op"] == "prepared":
+            if future and not future.done():
+                future.set_result(message["n"])
+            return
+        error = protocol.unpack_error(message["error"])
+        if future and not future.done():
+            future.set_exception(error)
+        elif pending := self._pending.get(message["id"]):
+            pending.events.put_nowait(error)
+
+    def _deliver(self, key: str, event: Event | protocol.Began | protocol.Failed) -> None:
+        pending = self._pending.get(key)
+        if pending is None:
+            return  # cancelled meanwhile
+        if isinstance(event, protocol.Failed):
+            pending.events.put_nowait(EngineFailed(event.message))
+            return
+        if isinstance(event, Chunk):
+            pending.generated.setdefault(event.index, []).extend(event.tokens)
+        pending.events.put_nowait(event)
+
+    async def _why(self) -> str:
+        try:
+            code = await asyncio.wait_for(self._process.wait(), STOP_S)
+        except TimeoutError:
+            self._process.kill()
+            code = await self._process.wait()
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _worker_environment() -> dict[str, str]:
+    """The gateway's own, but for its secrets, which a worker has no use for."""
+    return {k: v for k, v in os.environ.items() if k != "OUTSTATION_API_KEY"} | {"OUTSTATION_GATEWAY_PID": str(os.getpid())}
