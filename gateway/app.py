@@ -1,0 +1,121 @@
+"""The composition root: every model, policy, layer and route, in order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.requests import Request as HTTPRequest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from backends.base import Backend
+from gateway.config import Config
+from gateway.dispatch import Dispatcher
+from gateway.metrics import Metrics
+from gateway.middleware import BodyLimit, HostGuard, KeyGuard, Recorder
+from gateway.models import build_backends, default_model, model_aliases
+from gateway.routes.chat import chat_endpoint
+from gateway.routes.completions import completions_endpoint
+from gateway.routes.docs import described, docs_page, openapi_endpoint
+from gateway.routes.inference import Inference
+from gateway.routes.models import get_endpoint, list_endpoint
+from gateway.routes.site import healthz, metrics_endpoint, readyz_endpoint, status_endpoint
+from gateway.server import serve
+from gateway.state import Site
+from policies.base import Policy
+from policies.capability import capability
+from policies.locality import locality
+
+__all__ = ["POLICIES", "build_app", "serve"]
+
+POLICIES: tuple[Policy, ...] = (locality, capability)
+
+
+def build_app(config: Config, backends: Sequence[Backend] | None = None) -> ASGIApp:
+    """The gateway as an ASGI application.
+
+    Args:
+        backends: in place of the configured ones; for tests.
+    """
+    backends = build_backends(config) if backends is None else backends
+    site = Site(backends, model_aliases(config), default_model(config, [backend.name for backend in backends]))
+    metrics = Metrics(site.states)
+    dispatcher = Dispatcher(site, POLICIES, metrics, config.limits.total_timeout_s)
+    api = build_api(site, metrics, Inference(dispatcher, config.limits))
+
+    app: ASGIApp = partial(_routed, api)
+    app = BodyLimit(app, config.server.max_body_bytes)
+    app = KeyGuard(app, config.access)
+    app = HostGuard(app, config.server)
+    return Recorder(app, metrics, frozenset(route.path for route in api.routes if isinstance(route, APIRoute)))
+
+
+def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
+    """The routes."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        site.start()
+        yield
+        await site.close()
+
+    api = FastAPI(
+        title="Outstation", version=own_version(), lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    api.router.route_class = _PlainRoute
+    api.router.redirect_slashes = False
+
+    def add(method: str, path: str, endpoint: Callable[..., Any], summary: str, schemas: dict[str, Any]) -> None:
+        api.add_api_route(path, endpoint, methods=[method], summary=summary, response_model=None, openapi_extra=schemas)
+
+    chat = described("ChatCompletion", takes="ChatRequest", streams="ChatCompletionChunk")
+    completion = described("Completion", takes="CompletionRequest", streams="Completion")
+    add("POST", "/v1/chat/completions", chat_endpoint(inference), "Answer a chat", chat)
+    add("POST", "/v1/completions", completions_endpoint(inference), "Complete a raw prompt", completion)
+    add("GET", "/v1/models", list_endpoint(site), "List the models", described("ModelList"))
+    add("GET", "/v1/models/{id:path}", get_endpoint(site), "Describe a model", described("ModelObject"))
+    add("GET", "/healthz", healthz, "Is the gateway alive?", described("Health"))
+    add("GET", "/readyz", readyz_endpoint(site), "Can `auto` be answered?", described("Health"))
+    add("GET", "/metrics", metrics_endpoint(metrics), "Figures for Prometheus", described(None))
+    add("GET", "/outstation/status", status_endpoint(site, own_version()), "What runs", described("SiteStatus"))
+    api.add_api_route("/docs", docs_page, include_in_schema=False, response_model=None)
+    api.add_api_route("/openapi.json", openapi_endpoint(api), include_in_schema=False, response_model=None)
+    return api
+
+
+def own_version() -> str:
+    """Of the installed distribution; `0+source` in a bare source tree."""
+    try:
+        return version("outstation")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+class _PlainRoute(APIRoute):
+    """A documented route whose function takes the raw request and returns a response.
+
+    FastAPI's own handler solves dependencies and opens four exit stacks for each request; nothing here needs them.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await endpoint(HTTPRequest(scope, receive, send))
+            await response(scope, receive, send)
+
+        self.app = app
+
+
+async def _routed(api: FastAPI, scope: Scope, receive: Receive, send: Send) -> None:
+    """FastAPI's router without its middleware stack: the `Recorder` handles every error, once."""
+    scope["app"] = api
+    if scope["type"] == "http" and scope["method"] == "HEAD":
+        # A copy: the server still sees HEAD and leaves the body out.
+        scope = {**scope, "method": "GET"}
+    await api.router(scope, receive, send)

@@ -1,0 +1,54 @@
+"""Log lines for people or for machines. Prompts and completions never reach them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+import orjson
+
+from gateway.schemas.settings import LoggingSettings
+
+
+def set_up(settings: LoggingSettings) -> None:
+    """Sends all logging to standard error in the operator's format."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if settings.format == "json" else _Text())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.level.upper())
+    # The server says the same in lines of its own; ours suffice.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        line = f"{clock} {record.levelname.lower():<7} {record.getMessage()}"
+        fields = getattr(record, "fields", None)
+        if fields:
+            line += "".join(f" {key}={_plain(value)}" for key, value in fields.items() if value not in ("", None))
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def _plain(value: object) -> str:
+    """One token: what holds spaces or control characters is quoted, so that nobody can forge a line."""
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return text if text.isprintable() and " " not in text else orjson.dumps(text).decode()

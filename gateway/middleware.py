@@ -1,0 +1,253 @@
+"""Pure ASGI, outermost first: the recorder (id, errors, log, metrics), who may come in, how much they may bring."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import logging
+import re
+import secrets
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backends.errors import BackendError
+from gateway.errors import InternalError, RefusedError, error_body, error_headers, kind_of
+from gateway.metrics import Metrics
+from gateway.outcome import Outcome
+from gateway.schemas.settings import AccessKey, ServerSettings
+
+SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+WILDCARDS = frozenset({"0.0.0.0", "::"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+access_log = logging.getLogger("outstation.access")
+error_log = logging.getLogger("outstation.error")
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header of that (lower-case) name."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value).decode("latin-1")
+    return None
+
+
+class Recorder:
+    """Gives each request its id and its `Outcome`, turns every error into the API's shape, and books the end once.
+
+    Args:
+        endpoints: the paths that metrics and the log name; all others count as `other`.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, endpoints: frozenset[str]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        given = header(scope, b"x-request-id")
+        request_id = given if given and SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        outcome = scope["outcome"] = Outcome(request_id, scope["method"], scope["path"])
+        id_header = (b"x-request-id", request_id.encode())
+
+        async def recorded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                outcome.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), id_header]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, recorded)
+        except Exception as error:  # noqa: BLE001 - nothing may leave without an answer
+            await self._answer_error(error, outcome, recorded)
+        finally:
+            self._book(outcome)
+
+    async def _answer_error(self, error: Exception, outcome: Outcome, send: Send) -> None:
+        if isinstance(error, ClientDisconnect):
+            outcome.end("cancelled")
+            return
+        known = _known(error)
+        if known is None:
+            # Frames only: an exception's text may quote what the user wrote.
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            error_log.error("%s: %s in\n%s", outcome.id, type(error).__name__, frames)
+            known = InternalError()
+        outcome.end("error", known.code)
+        if outcome.status:
+            return  # Headers are out; the server cuts the connection, which no client takes for a whole answer.
+        body = error_body(known)
+        headers = [*error_headers(known), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": kind_of(known).status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _book(self, outcome: Outcome) -> None:
+        outcome.end("error" if outcome.status >= 400 else "success")
+        now = time.monotonic()
+        endpoint = outcome.path if outcome.path in self._endpoints else "other"
+        self._metrics.count(outcome, endpoint, now)
+        if access_log.isEnabledFor(logging.INFO):
+            access_log.info("request", extra={"fields": _fields(outcome, now)})
+
+
+def _known(error: Exception) -> BackendError | None:
+    if isinstance(error, BackendError):
+        return error
+    if isinstance(error, HTTPException):
+        words = {
+            404: ("Unknown path. See /docs.", "unknown_path"),
+            405: ("Wrong method for this path.", "wrong_method"),
+        }
+        message, code = words.get(error.status_code, (str(error.detail), "http_error"))
+        headers = [(key.lower().encode(), value.encode()) for key, value in (error.headers or {}).items()]
+        return RefusedError(error.status_code, message, code=code, headers=headers)
+    return None
+
+
+def _fields(outcome: Outcome, now: float) -> Mapping[str, Any]:
+    """The access log's line. Never any text of the request."""
+    usage = outcome.usage
+    return {
+        "id": outcome.id,
+        "method": outcome.method,
+        "path": outcome.path[:200],
+        "status": outcome.status,
+        "outcome": outcome.ending,
+        "error": outcome.error,
+        "key": outcome.key,
+        "route": outcome.route.name if outcome.route else "",
+        "attempts": outcome.attempts or "",
+        "prompt_tokens": usage.prompt_tokens if usage else "",
+        "cached_tokens": usage.cached_tokens if usage else "",
+        "completion_tokens": usage.completion_tokens if usage else "",
+        "ttft_s": outcome.first_at - outcome.started if outcome.first_at is not None else "",
+        "total_s": now - outcome.started,
+    }
+
+
+class HostGuard:
+    """Refuses foreign `Host` names, so that a page on the web cannot reach the box by rebinding its own name to it.
+
+    A rebinding page always comes under a name, so on a wildcard bind every IP literal is let in.
+    Pages of other sites are refused for anything that changes or computes, by `Origin`.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        hosts = [host.lower() for host in ("localhost", settings.host, *settings.allowed_hosts)]
+        self._app = app
+        self._hosts = frozenset(hosts)
+        self._suffixes = tuple(host[1:] for host in hosts if host.startswith("*."))
+        self._origins = frozenset(settings.allowed_origins)
+        self._any_address = settings.host in WILDCARDS
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            host = header(scope, b"host") or ""
+            if not self._allowed(_without_port(host.lower())):
+                raise RefusedError(
+                    403,
+                    f"The host name {host[:100]!r} is not allowed here. Add it to `server.allowed_hosts`.",
+                    code="host_not_allowed",
+                )
+            origin = header(scope, b"origin")
+            if origin is not None and scope["method"] not in SAFE_METHODS and not self._same_site(origin, host):
+                raise RefusedError(
+                    403,
+                    "Requests from other sites' pages are refused. Add the origin to `server.allowed_origins`.",
+                    code="origin_not_allowed",
+                )
+        await self._app(scope, receive, send)
+
+    def _allowed(self, host: str) -> bool:
+        if host in self._hosts or "*" in self._hosts or (self._suffixes and host.endswith(self._suffixes)):
+            return True
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return self._any_address or address.is_loopback
+
+    def _same_site(self, origin: str, host: str) -> bool:
+        return origin in self._origins or origin.partition("://")[2].lower() == host.lower()
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+class KeyGuard:
+    """Asks for a key wherever one exists, on loopback as well; only the health checks stay open."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[AccessKey]) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._keys and scope["path"] not in OPEN_PATHS:
+            scope["outcome"].key = self._holder(header(scope, b"authorization"))
+        await self._app(scope, receive, send)
+
+    def _holder(self, authorization: str | None) -> str:
+        """The name of the key; every key is compared, so that the time taken tells nothing."""
+        scheme, _, token = (authorization or "").partition(" ")
+        digest = hashlib.sha256(token.strip().encode("latin-1", "replace")).digest()
+        matching = [key.name for key in self._keys if hmac.compare_digest(key.digest, digest)]
+        if scheme.lower() == "bearer" and matching:
+            return matching[0]
+        raise RefusedError(
+            401,
+            "Wrong API key." if authorization else "This gateway needs an API key: `Authorization: Bearer KEY`.",
+            code="invalid_api_key",
+            type="authentication_error",
+            headers=[(b"www-authenticate", b"Bearer")],
+        )
+
+
+class BodyLimit:
+    """Refuses bodies over `max_bytes`, announced or streamed, before they are in memory."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = header(scope, b"content-length")
+        if announced and announced.isdigit() and int(announced[:20]) > self._max_bytes:
+            raise self._too_large()
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _too_large(self) -> RefusedError:
+        # The rest of the body is still on its way: only closing the connection gets rid of it.
+        return RefusedError(
+            413,
+            f"The body is larger than {self._max_bytes} bytes (`server.max_body_bytes`).",
+            code="body_too_large",
+            headers=[(b"connection", b"close")],
+        )

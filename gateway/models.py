@@ -1,0 +1,101 @@
+"""From the configuration and the store to backends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from backends.base import Backend
+from backends.errors import BackendError
+from backends.llama.settings import LlamaSettings
+from backends.models.store import LocalModel, Store
+from backends.registry import build
+from backends.types import Sampling
+from gateway.config import Config, ConfigError
+from gateway.schemas.settings import ModelSettings
+
+log = logging.getLogger("outstation.site")
+
+
+def build_backends(config: Config) -> list[Backend]:
+    """A backend for each `[[models]]`; with none, for each model in the store. Loads nothing.
+
+    Raises:
+        ConfigError: a model that is configured and not there.
+    """
+    store = Store(config.home)
+    if config.models:
+        return [build("llama", _configured(model, store, config)) for model in config.models]
+    found = store.list()
+    default = default_model(config, [local.name for local in found])
+    return [
+        build("llama", llama_settings(ModelSettings(name=local.name, load=_load(local.name, default)), local, config))
+        for local in found
+    ]
+
+
+def default_model(config: Config, names: Sequence[str]) -> str:
+    """The model that `auto` prefers: as configured; the built-in default gives way if it is not on the box."""
+    wanted = config.routing.default
+    if wanted in names or "default" in config.routing.model_fields_set or not names:
+        return config.aliases.get(wanted, wanted)
+    return names[0]
+
+
+def model_aliases(config: Config) -> dict[str, str]:
+    """Alias to model, from `[aliases]` and each model's own list."""
+    own = {alias: model.name for model in config.models for alias in model.aliases}
+    return {**config.aliases, **own}
+
+
+def llama_settings(model: ModelSettings, local: LocalModel, config: Config) -> LlamaSettings:
+    """One model's settings, complete: the operator's, then the catalogue's recommendations, then defaults."""
+    limits = config.limits
+    own = {key: value for key, value in model.sampling.model_dump().items() if value is not None}
+    known = {key: value for key, value in local.sampling.items() if key in Sampling.__dataclass_fields__}
+    defaults = LlamaSettings(name=model.name, path=local.path)
+    return LlamaSettings(
+        name=model.name,
+        path=local.path,
+        sha256=local.sha256 or None,
+        created=local.created,
+        context_length=model.context_length,
+        kv_cells=model.kv_cells,
+        max_sequences=model.max_sequences,
+        threads=model.threads,
+        step_budget_s=model.step_budget_ms / 1000 if model.step_budget_ms else defaults.step_budget_s,
+        keep_alive_s=model.keep_alive_s,
+        load_at_start=model.load == "start",
+        sampling=Sampling(**{**known, **own}),
+        queue_length=limits.queue_length,
+        queue_timeout_s=limits.queue_timeout_s,
+        load_timeout_s=limits.load_timeout_s,
+        first_token_timeout_s=limits.first_token_timeout_s,
+    )
+
+
+def _load(name: str, default: str) -> Literal["start", "first_use"]:
+    return "start" if name == default else "first_use"
+
+
+def _configured(model: ModelSettings, store: Store, config: Config) -> LlamaSettings:
+    return llama_settings(model, _file(model, config) if model.file else _stored(model.name, store, config), config)
+
+
+def _stored(name: str, store: Store, config: Config) -> LocalModel:
+    try:
+        return store.get(name)
+    except BackendError as error:
+        raise ConfigError(f"{config.source}: the model {name!r}: {error.message}") from None
+
+
+def _file(model: ModelSettings, config: Config) -> LocalModel:
+    path = Path(model.file or "").expanduser()
+    if not path.is_absolute() and config.source:
+        path = config.source.parent / path
+    if not path.is_file():
+        raise ConfigError(f"{config.source}: the model {model.name!r}: there is no file {path}.")
+    status = path.stat()
+    return LocalModel(model.name, path, "", status.st_size, "", {}, int(status.st_mtime))

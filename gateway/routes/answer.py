@@ -1,0 +1,213 @@
+"""An answer on its way to the client: awaited before a byte is sent, cancelled as soon as nobody listens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from types import TracebackType
+
+from starlette.types import Receive, Scope, Send
+
+from backends.errors import BackendError, DeadlineExceeded, Unavailable
+from backends.types import Event, Request, Usage
+from gateway.dispatch import Dispatcher
+from gateway.errors import Headers, InternalError, error_body, error_headers, kind_of
+from gateway.outcome import Outcome
+from gateway.sse import PING, Folded, Frames, error_frame, fold
+
+PING_AFTER_S = 15.0
+
+log = logging.getLogger("outstation.answer")
+
+
+class Answer:
+    """An ASGI response to one inference request. Ends its `Outcome` whatever happens.
+
+    Args:
+        frames: makes the dialect's frames, given the name of the model that answers.
+        names: what the dialect calls a `param` that a policy names.
+        ping_after_s: silence in a stream after which a comment is sent, so that nobody between takes it for dead.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        request: Request,
+        outcome: Outcome,
+        frames: Callable[[str], Frames],
+        *,
+        names: Mapping[str, str] | None = None,
+        ping_after_s: float = PING_AFTER_S,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._request = request
+        self._outcome = outcome
+        self._frames = frames
+        self._names = names
+        self._ping_after_s = ping_after_s
+        self._started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with _Client(receive, send, self._ping_after_s) as client:
+            try:
+                await self._bounded(client)
+            except BackendError as error:
+                await self._fail(client, error)
+            except asyncio.CancelledError:
+                if client.gone:
+                    raise
+                # The server stops; the client learns it in the API's own words.
+                await self._fail(client, Unavailable("The gateway is shutting down.", code="stopping", retry_after=5))
+            except Exception as error:  # noqa: BLE001 - a defect must still end the stream with an error
+                frames = "".join(traceback.format_tb(error.__traceback__))
+                log.error("%s: %s in\n%s", self._outcome.id, type(error).__name__, frames)
+                await self._fail(client, InternalError())
+        if client.gone:
+            self._outcome.end("cancelled")
+
+    async def _bounded(self, client: _Client) -> None:
+        bound = self._dispatcher.bound_s(self._request)
+        left = self._outcome.started + bound - time.monotonic()
+        try:
+            async with (
+                asyncio.timeout(max(0.0, left)) as timeout,
+                aclosing(self._dispatcher.answer(self._request, self._outcome)) as events,
+            ):
+                await (self._stream if self._outcome.stream else self._whole)(client, events)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            message = (
+                f"The request took longer than its bound of {bound:g} s. Ask for fewer tokens or a later deadline."
+            )
+            raise DeadlineExceeded(message, retry_after=bound) from None
+
+    async def _stream(self, client: _Client, events: AsyncGenerator[Event, None]) -> None:
+        first = await anext(events)
+        frames = self._frames(self._model)
+        await client.start(200, [*STREAM_HEADERS, *self._headers()], streaming=True)
+        self._started = True
+        pending = frames.opening()
+        event = first
+        while not isinstance(event, Usage):
+            pending += frames.chunk(event)
+            if pending:
+                await client.send(pending)
+                pending = b""
+            event = await anext(events)
+        await client.finish(pending + frames.closing(event))
+        self._outcome.end("success")
+
+    async def _whole(self, client: _Client, events: AsyncGenerator[Event, None]) -> None:
+        folded = [Folded() for _ in range(self._request.choices)]
+        async for event in events:
+            if isinstance(event, Usage):
+                body = self._frames(self._model).body(folded, event)
+                await client.respond(200, [JSON, *self._headers()], body)
+                self._outcome.end("success")
+            else:
+                fold(folded, event)
+
+    async def _fail(self, client: _Client, error: BackendError) -> None:
+        body = error_body(error, self._names)
+        self._outcome.end("error", error.code)
+        if self._started:
+            await client.finish(error_frame(body))
+        else:
+            await client.respond(kind_of(error).status, [*error_headers(error), *self._headers()], body)
+
+    @property
+    def _model(self) -> str:
+        return self._outcome.route.model if self._outcome.route else self._request.model
+
+    def _headers(self) -> Headers:
+        """Who answered, and why; the same for streams, bodies and errors."""
+        outcome = self._outcome
+        headers = [(b"x-outstation-attempts", b"%d" % outcome.attempts)]
+        if outcome.route:
+            headers.append((b"x-outstation-route", outcome.route.name.encode("ascii", "replace")))
+        if outcome.reasons:
+            headers.append((b"x-outstation-reason", outcome.reason.encode()))
+        return headers
+
+
+JSON = (b"content-type", b"application/json")
+STREAM_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class _Client:
+    """The other end. A watcher cancels the handling task once the client has hung up, and fills silences."""
+
+    def __init__(self, receive: Receive, send: Send, ping_after_s: float) -> None:
+        self.gone = False
+        self._receive = receive
+        self._send = send
+        self._ping_after_s = ping_after_s
+        self._streaming = False
+        self._finished = False
+        self._sent_at = 0.0
+        self._task: asyncio.Task[object] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> _Client:
+        self._task = asyncio.current_task()
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        assert self._watcher is not None
+        assert self._task is not None
+        self._watcher.cancel()
+        if not self.gone:
+            return False
+        if kind is None:
+            # The watcher's cancel was asked for but not delivered yet: take it here, where it is expected.
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                kind = asyncio.CancelledError
+        self._task.uncancel()
+        return kind is not None and issubclass(kind, asyncio.CancelledError)
+
+    async def start(self, status: int, headers: Headers, *, streaming: bool = False) -> None:
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self._streaming = streaming
+        self._sent_at = time.monotonic()
+
+    async def send(self, body: bytes) -> None:
+        self._sent_at = time.monotonic()
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def finish(self, body: bytes) -> None:
+        # Set before the last byte: from then on a hang-up is no cancellation.
+        self._finished = True
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.finish(body)
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._ping_after_s):
+                    message = await self._receive()
+            except TimeoutError:
+                if self._streaming and not self._finished and time.monotonic() - self._sent_at >= self._ping_after_s:
+                    await self.send(PING)
+                continue
+            if message["type"] == "http.disconnect":
+                break
+        if not self._finished and self._task:
+            self.gone = True
+            self._task.cancel()

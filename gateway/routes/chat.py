@@ -1,0 +1,91 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.requests import Request as HTTPRequest
+
+from backends.types import Request
+from gateway.routes.answer import Answer
+from gateway.routes.inference import Inference, controls, outcome_of
+from gateway.schemas.chat import ChatRequest
+from gateway.schemas.parse import check, parse_json
+from gateway.sse import ChatFrames
+
+PART_NEEDS = {"image_url": "vision", "input_audio": "audio", "file": "files"}
+
+
+def chat_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[Answer]]:
+    """The endpoint's function."""
+
+    async def chat_completions(http: HTTPRequest) -> Answer:
+        raw = parse_json(await http.body())
+        wire = check(ChatRequest, raw)
+        request, names = chat_request(outcome_of(http).id, wire, raw, http)
+        return inference.answer(http, wire, request, "chatcmpl", ChatFrames, names)
+
+    return chat_completions
+
+
+def chat_request(
+    request_id: str, wire: ChatRequest, raw: Mapping[str, Any], http: HTTPRequest
+) -> tuple[Request, Mapping[str, str]]:
+    """The domain request, and which field of the body gave rise to each of its needs."""
+    needs = {**_content_needs(raw["messages"]), **_field_needs(wire)}
+    locality, deadline_s = controls(wire, http.headers)
+    max_tokens = wire.max_completion_tokens if wire.max_completion_tokens is not None else wire.max_tokens
+    request = Request(
+        id=request_id,
+        model=wire.model,
+        kind="chat",
+        messages=tuple(_message(message) for message in raw["messages"]),
+        sampling=wire.sampling(max_tokens, (wire.top_logprobs or 0) if wire.logprobs else None),
+        n=wire.n or 1,
+        needs=frozenset(needs),
+        template_kwargs=wire.chat_template_kwargs or {},
+        locality=locality,
+        deadline_s=deadline_s,
+        raw=raw,
+    )
+    return request, needs
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """As received, with the text parts flattened and the developer's role in the word that local templates know."""
+    role = "system" if message["role"] == "developer" else message["role"]
+    return {**message, "role": role, "content": _flat(message.get("content"))}
+
+
+def _flat(content: Any) -> Any:
+    """One text if all parts are; parts that are more than text stay as they are."""
+    if content is None:
+        return ""
+    if isinstance(content, str) or any(part["type"] in PART_NEEDS for part in content):
+        return content
+    return "\n".join(part.get("text") or part.get("refusal") or "" for part in content)
+
+
+def _content_needs(messages: list[Mapping[str, Any]]) -> dict[str, str]:
+    """Each need that content parts give rise to, with the first part that does."""
+    needs: dict[str, str] = {}
+    for i, message in enumerate(messages):
+        content = message.get("content")
+        for j, part in enumerate(content if isinstance(content, list) else ()):
+            if need := PART_NEEDS.get(part["type"]):
+                needs.setdefault(need, f"messages[{i}].content[{j}]")
+    return needs
+
+
+def _field_needs(wire: ChatRequest) -> dict[str, str]:
+    needs: dict[str, str] = {}
+    if (wire.tools or wire.functions) and wire.tool_choice != "none":
+        needs["tools"] = "tools" if wire.tools else "functions"
+    if wire.response_format and wire.response_format.type != "text":
+        needs["structured_output"] = "response_format"
+    if wire.modalities and "audio" in wire.modalities:
+        needs["audio_output"] = "modalities"
+    if wire.web_search_options is not None:
+        needs["web_search"] = "web_search_options"
+    return needs

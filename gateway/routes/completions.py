@@ -1,0 +1,62 @@
+"""`POST /v1/completions`, the legacy dialect: raw prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from starlette.requests import Request as HTTPRequest
+
+from backends.errors import InvalidRequest
+from backends.types import Prompt, Request
+from gateway.routes.answer import Answer
+from gateway.routes.inference import Inference, controls, outcome_of
+from gateway.schemas.completions import CompletionRequest
+from gateway.schemas.parse import check, parse_json
+from gateway.sse import CompletionFrames
+
+DEFAULT_MAX_TOKENS = 16
+"""As OpenAI documents for this endpoint."""
+
+
+def completions_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[Answer]]:
+    """The endpoint's function."""
+
+    async def completions(http: HTTPRequest) -> Answer:
+        raw = parse_json(await http.body())
+        wire = check(CompletionRequest, raw)
+        prompts = _prompts(wire)
+        if len(prompts) > inference.limits.max_prompts:
+            most = inference.limits.max_prompts
+            raise InvalidRequest(f"`prompt`: at most {most} prompts here, got {len(prompts)}.", param="prompt")
+        locality, deadline_s = controls(wire, http.headers)
+        request = Request(
+            id=outcome_of(http).id,
+            model=wire.model,
+            kind="completion",
+            prompts=prompts,
+            sampling=wire.sampling(wire.max_tokens or DEFAULT_MAX_TOKENS, wire.logprobs),
+            n=wire.n or 1,
+            locality=locality,
+            deadline_s=deadline_s,
+            raw=raw,
+        )
+        frames = partial(CompletionFrames, logprobs=wire.logprobs is not None)
+        return inference.answer(http, wire, request, "cmpl", frames)
+
+    return completions
+
+
+def _prompts(wire: CompletionRequest) -> tuple[Prompt, ...]:
+    """The four shapes as one."""
+    prompt = wire.prompt
+    if isinstance(prompt, str):
+        return (prompt,)
+    prompts: list[Prompt] = []
+    tokens: list[int] = []
+    for one in prompt:
+        if isinstance(one, int):
+            tokens.append(one)
+        else:
+            prompts.append(one if isinstance(one, str) else tuple(one))
+    return (tuple(tokens),) if tokens else tuple(prompts)

@@ -1,0 +1,88 @@
+"""The OpenAPI document, and a page that shows it without anything from the internet."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import HTMLResponse, Response
+
+from gateway.routes.site import json_response
+
+_IN: Literal["validation", "serialization"] = "validation"
+_OUT: Literal["validation", "serialization"] = "serialization"
+REF = "#/components/schemas/{model}"
+Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
+
+
+async def docs_page(http: HTTPRequest) -> Response:
+    """Renders `/openapi.json`; needs no other file."""
+    page = resources.files("gateway").joinpath("assets/docs.html").read_text(encoding="utf-8")
+    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+    return HTMLResponse(page, headers={"content-security-policy": policy})
+
+
+def openapi_endpoint(api: FastAPI) -> Endpoint:
+    """The document, made on the first request for it."""
+    made: dict[str, Any] = {}
+
+    async def openapi(http: HTTPRequest) -> Response:
+        if not made:
+            made.update(document(api))
+        return json_response(made)
+
+    return openapi
+
+
+def document(api: FastAPI) -> dict[str, Any]:
+    """FastAPI's document with the schemas that the endpoints refer to."""
+    from pydantic.json_schema import models_json_schema
+
+    from gateway.schemas import responses
+    from gateway.schemas.chat import ChatRequest
+    from gateway.schemas.completions import CompletionRequest
+
+    incoming: list[type[BaseModel]] = [ChatRequest, CompletionRequest]
+    outgoing: list[type[BaseModel]] = [
+        responses.ChatCompletion,
+        responses.ChatCompletionChunk,
+        responses.Completion,
+        responses.ModelList,
+        responses.ModelObject,
+        responses.ErrorBody,
+        responses.Health,
+        responses.SiteStatus,
+    ]
+    _, schemas = models_json_schema(
+        [(one, _IN) for one in incoming] + [(one, _OUT) for one in outgoing],
+        ref_template=REF,
+    )
+    made = get_openapi(title=api.title, version=api.version, description=api.description, routes=api.routes)
+    components = made.setdefault("components", {})
+    components["schemas"] = schemas["$defs"]
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    made["security"] = [{"key": []}, {}]
+    return made
+
+
+def described(answer: str | None, *, takes: str | None = None, streams: str | None = None) -> dict[str, Any]:
+    """An operation's schemas, by the names of the classes in `gateway.schemas`; `answer` None: plain text."""
+    content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
+    if answer:
+        content = {"application/json": {"schema": _ref(answer)}}
+    if streams:
+        content["text/event-stream"] = {"schema": _ref(streams)}
+    failure = {"description": "Any failure", "content": {"application/json": {"schema": _ref("ErrorBody")}}}
+    extra: dict[str, Any] = {"responses": {"200": {"description": "Success", "content": content}, "default": failure}}
+    if takes:
+        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(takes)}}}
+    return extra
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": REF.format(model=name)}

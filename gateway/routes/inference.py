@@ -1,0 +1,108 @@
+"""What the inference endpoints share: request controls, limits, and the hand-over to dispatch."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar, cast, get_args
+
+from starlette.datastructures import Headers
+from starlette.requests import Request as HTTPRequest
+
+from backends.errors import InvalidRequest
+from backends.types import Locality, Request
+from gateway.dispatch import Dispatcher
+from gateway.outcome import Outcome
+from gateway.routes.answer import PING_AFTER_S, Answer
+from gateway.schemas.generation import Generation
+from gateway.schemas.settings import LimitSettings
+from gateway.sse import Frames, Head
+
+LOCALITY_HEADER = "x-outstation-locality"
+DEADLINE_HEADER = "x-outstation-deadline-ms"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What an inference endpoint needs, as the composition root has it."""
+
+    dispatcher: Dispatcher
+    limits: LimitSettings
+    ping_after_s: float = PING_AFTER_S
+
+    def answer(
+        self,
+        http: HTTPRequest,
+        wire: Generation,
+        request: Request,
+        prefix: str,
+        frames: Callable[[Head], Frames],
+        names: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """The response for `request`; `prefix` begins its id."""
+        if request.n > self.limits.max_choices:
+            raise InvalidRequest(f"`n`: at most {self.limits.max_choices} choices here, got {request.n}.", param="n")
+        options = wire.stream_options
+        if options is not None and not wire.stream:
+            raise InvalidRequest("`stream_options` needs `stream: true`.", param="stream_options")
+        outcome = outcome_of(http)
+        outcome.stream = bool(wire.stream)
+        include_usage = bool(options and options.include_usage)
+
+        def framed(model: str) -> Frames:
+            id_ = f"{prefix}-{secrets.token_hex(12)}"
+            return frames(Head(id_, int(time.time()), model, request.choices, include_usage))
+
+        return Answer(self.dispatcher, request, outcome, framed, names=names, ping_after_s=self.ping_after_s)
+
+
+def outcome_of(http: HTTPRequest) -> Outcome:
+    """The outcome that the outermost middleware began."""
+    outcome = http.scope["outcome"]
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def controls(wire: Generation, headers: Headers) -> tuple[Locality | None, float | None]:
+    """Locality and deadline (s), from the body or the headers.
+
+    Raises:
+        InvalidRequest: a header that makes no sense, or body and header that contradict each other.
+    """
+    body = wire.outstation
+    locality: Locality | None = _agree(
+        body.locality if body else None, _locality(headers.get(LOCALITY_HEADER)), "locality"
+    )
+    deadline = _agree(body.deadline_ms if body else None, _deadline(headers.get(DEADLINE_HEADER)), "deadline_ms")
+    return locality, None if deadline is None else deadline / 1000
+
+
+def _agree(body: T | None, header: T | None, field: str) -> T | None:
+    if body is not None and header is not None and body != header:
+        raise InvalidRequest(f"`outstation.{field}` and its header contradict each other.", param=f"outstation.{field}")
+    return header if body is None else body
+
+
+def _locality(value: str | None) -> Locality | None:
+    if value is None:
+        return None
+    if value in get_args(Locality):
+        return cast("Locality", value)
+    raise InvalidRequest(
+        f"The header {LOCALITY_HEADER} must be one of {', '.join(get_args(Locality))}.", param=LOCALITY_HEADER
+    )
+
+
+def _deadline(value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isascii() or not value.isdigit() or not 1 <= int(value[:12]) <= 86_400_000:
+        raise InvalidRequest(
+            f"The header {DEADLINE_HEADER} must be a whole number of milliseconds from 1 to 86400000.",
+            param=DEADLINE_HEADER,
+        )
+    return int(value)

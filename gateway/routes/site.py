@@ -1,0 +1,60 @@
+"""How the gateway and its models are: `/healthz`, `/readyz`, `/metrics`, `/outstation/status`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+
+import orjson
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from gateway.metrics import CONTENT_TYPE, Metrics
+from gateway.state import Site
+
+Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
+
+
+def json_response(content: object, status: int = 200) -> Response:
+    """`content` as JSON."""
+    return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+async def healthz(http: HTTPRequest) -> Response:
+    """The process is alive; says nothing about models."""
+    return json_response({"status": "ok"})
+
+
+def readyz_endpoint(site: Site) -> Endpoint:
+    """200 once `auto` could be answered; until then 503 with the reasons."""
+
+    async def readyz(http: HTTPRequest) -> Response:
+        reasons = site.not_ready()
+        if not reasons:
+            return json_response({"status": "ready"})
+        response = json_response({"status": "not ready", "reasons": reasons}, 503)
+        response.headers["retry-after"] = "1"
+        return response
+
+    return readyz
+
+
+def metrics_endpoint(metrics: Metrics) -> Endpoint:
+    """Prometheus' text format."""
+
+    async def scrape(http: HTTPRequest) -> Response:
+        return Response(metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+    return scrape
+
+
+def status_endpoint(site: Site, version: str) -> Endpoint:
+    """What each model does now; `outstation ps` reads it."""
+    began = time.monotonic()
+
+    async def status(http: HTTPRequest) -> Response:
+        models = [asdict(state) for state in site.states()]
+        return json_response({"version": version, "uptime_s": time.monotonic() - began, "models": models})
+
+    return status

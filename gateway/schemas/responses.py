@@ -1,0 +1,171 @@
+"""What goes out. For the OpenAPI document and the tests: answers themselves are written as bytes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Out(BaseModel):
+    """A shape that we promise: nothing more, nothing less."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class PromptTokensDetails(Out):
+    cached_tokens: int = Field(description="Of the prompt's, those found in the KV cache.")
+    audio_tokens: int
+
+
+class CompletionTokensDetails(Out):
+    reasoning_tokens: int
+    audio_tokens: int
+
+
+class UsageObject(Out):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+class TokenEntry(Out):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenWithAlternatives(TokenEntry):
+    top_logprobs: list[TokenEntry]
+
+
+class ChatLogprobs(Out):
+    content: list[TokenWithAlternatives] | None
+    refusal: None
+
+
+class AssistantMessage(Out):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None
+
+
+class ChatChoice(Out):
+    index: int
+    message: AssistantMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(Out):
+    """The answer of `/v1/chat/completions`."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: UsageObject
+
+
+class Delta(Out):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    refusal: str | None = None
+
+
+class ChatChunkChoice(Out):
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class ChatCompletionChunk(Out):
+    """The `data` of one event of a streamed chat."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: UsageObject | None = None
+
+
+class CompletionLogprobs(Out):
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class CompletionChoice(Out):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class Completion(Out):
+    """The answer of `/v1/completions`, and the `data` of one event of it when streamed."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: UsageObject | None = None
+
+
+class ModelObject(Out):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    context_length: int
+    max_model_len: int
+    capabilities: list[str]
+    route: str
+
+
+class ModelList(Out):
+    object: Literal["list"]
+    data: list[ModelObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong; some codes add numbers to act on (`n_prompt_tokens`, `n_ctx`)."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(Out):
+    """Every error, on every path."""
+
+    error: ErrorDetail
+
+
+class Health(Out):
+    status: Literal["ok", "ready", "not ready"]
+    reasons: list[str] = Field(default=[], description="Only with 503.")
+
+
+class ModelStatusObject(BaseModel):
+    """A model's `ModelState`."""
+
+    name: str
+    status: Literal["stopped", "starting", "ready", "draining", "failed"]
+
+
+class SiteStatus(Out):
+    version: str
+    uptime_s: float
+    models: list[ModelStatusObject]
