@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 from backends.types import Sampling
 
 Logits = NDArray[np.float32]
-# Tokens more than this many nats below the likeliest cannot be drawn: e^-20 x 200,000 tokens is 4e-4 of its mass at the
-# very worst, 1e-6 in practice, and sorting them would cost more than the rest of the step.
-TAIL_NATS = 20.0
-
+GREEDY_BELOW = 1e-4  # a smaller temperature only overflows on its way to the same token
+BLOCK = 256  # weights summed together before the running sum: exact enough in float32, and one pass over the row
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -52,6 +50,10 @@ class Sampler:
         self._bias_ids = np.fromiter(bias.keys(), np.int64, len(bias))
         self._bias = np.fromiter(bias.values(), np.float32, len(bias))
         self._plain = not (len(bias) or self._penalize or self._repeat)
+        self._top_p = 1.0 if params.top_p is None else params.top_p
+        self._top_k = params.top_k or 0
+        self._min_p = params.min_p or 0.0
+        self._weights = np.zeros(0, np.float32)  # reused, whole blocks; made when the vocabulary is seen
 
     def resume(self, generated: Sequence[int]) -> None:
         """Take over after these completion tokens, which another engine chose with the same parameters and seed."""
@@ -65,7 +67,7 @@ class Sampler:
         likeliest = int(x.argmax())  # NaN wins argmax
         if not np.isfinite(x[likeliest]):
             raise ArithmeticError("the model computed logits that are not finite")
-        token = likeliest if self.temperature <= 0 else self._draw(x, x[likeliest])
+        token = likeliest if self.temperature < GREEDY_BELOW else self._draw(x, x[likeliest])
         self._note(token)
         if self.params.top_logprobs is None:
             return Choice(token)
@@ -92,20 +94,47 @@ class Sampler:
 
     def _draw(self, x: Logits, best: np.float32) -> int:
         u = self._random.random()
-        span = TAIL_NATS
-        if self.params.min_p:
-            span = min(span, -float(np.log(self.params.min_p)))
-        ids = np.flatnonzero(x >= best - np.float32(span * self.temperature))
-        if self.params.top_k and self.params.top_k < len(ids):
-            ids = ids[np.argpartition(x[ids], -self.params.top_k)[-self.params.top_k :]]
-            ids.sort()
-        weights = np.exp((x[ids].astype(np.float64) - float(best)) / self.temperature)
-        if self.params.top_p is not None and self.params.top_p < 1.0:
-            keep = _nucleus(weights, self.params.top_p)
-            ids, weights = ids[keep], weights[keep]
-        cumulative = np.cumsum(weights)
-        at = int(np.searchsorted(cumulative, u * cumulative[-1], side="right"))
-        return int(ids[min(at, len(ids) - 1)])
+        if len(self._weights) < len(x):
+            self._weights = np.zeros(-(-len(x) // BLOCK) * BLOCK, np.float32)
+        weights = self._weights[: len(x)]
+        np.subtract(x, best, out=weights)
+        weights *= np.float32(1.0 / self.temperature)
+        np.exp(weights, out=weights)
+        if self._top_k or self._top_p < 1.0 or self._min_p:
+            ids = self._kept(weights)
+            return int(ids[_pick(np.cumsum(weights[ids], dtype=np.float64), u)])
+        blocks = self._weights.reshape(-1, BLOCK)
+        running = np.cumsum(blocks.sum(axis=1), dtype=np.float64)
+        block = _pick(running, u)
+        rest = u * running[-1] - (running[block - 1] if block else 0.0)
+        within = np.cumsum(blocks[block], dtype=np.float64)
+        at = block * BLOCK + min(int(np.searchsorted(within, rest, side="right")), BLOCK - 1)
+        return min(at, len(x) - 1)
+
+    def _kept(self, weights: Logits) -> NDArray[np.intp]:
+        """Ascending ids of the tokens that top_k, then top_p, then min_p leave; weights are relative to the likeliest.
+
+        Only the heaviest tokens are sorted: the filters rarely reach below a thousandth of the peak.
+        """
+        total = float(weights.sum(dtype=np.float64))
+        for floor in (1e-3, 1e-5, 0.0):
+            ids = np.flatnonzero(weights > floor)
+            heavy = weights[ids]
+            enough = len(ids) >= self._top_k if self._top_k else float(heavy.sum(dtype=np.float64)) >= self._top_p * total
+            if enough or self._min_p > floor:
+                break
+        threshold = self._min_p
+        if self._top_k and self._top_k < len(ids):
+            threshold = max(threshold, float(np.partition(heavy, -self._top_k)[-self._top_k]))
+            ids, heavy, total = ids[heavy >= threshold], heavy[heavy >= threshold], 0.0
+        if self._top_p < 1.0:
+            # The nucleus: the fewest heaviest tokens that hold top_p of the mass (Holtzman et al. 2020).
+            descending = np.sort(heavy)[::-1]
+            running = np.cumsum(descending, dtype=np.float64)
+            mass = float(running[-1]) if self._top_k else total
+            n = min(int(np.searchsorted(running, self._top_p * mass)), len(descending) - 1)
+            threshold = max(threshold, float(descending[n]))
+        return ids[heavy >= threshold] if threshold else ids
 
     def _with_logprobs(self, token: int, logits: Logits) -> Choice:
         """Log-probabilities of the model's own distribution, before any bias, penalty or temperature."""
@@ -119,17 +148,7 @@ class Sampler:
         return Choice(token, float(logits[token]) - norm, top)
 
 
-def _nucleus(weights: NDArray[np.float64], top_p: float) -> NDArray[np.intp]:
-    """Indices, ascending, of the fewest heaviest weights that hold `top_p` of the sum (Holtzman et al. 2020).
 
-    Sorts only the heaviest ones: the nucleus rarely reaches below a ten-thousandth of the peak.
-    """
-    target = top_p * weights.sum()
-    for floor in (1e-2, 1e-4, 0.0):
-        heavy = np.flatnonzero(weights >= floor)
-        if weights[heavy].sum() >= target or floor == 0.0:
-            break
-    order = heavy[np.argsort(-weights[heavy], kind="stable")]
-    n = int(np.searchsorted(np.cumsum(weights[order]), target)) + 1
-    return np.sort(order[:n])
-
+def _pick(running: NDArray[np.float64], u: float) -> int:
+    """Where the fraction `u` of the total falls in a running sum."""
+    return min(int(np.searchsorted(running, u * running[-1], side="right")), len(running) - 1)
