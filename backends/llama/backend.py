@@ -34,6 +34,8 @@ class LlamaBackend:
         self._queued = 0
         self._prepared: set[str] = set()
         self._completion = TYPICAL_COMPLETION
+        self._memory_bytes = 0
+        self._memory_until = 0.0
 
     @property
     def name(self) -> str:
@@ -102,7 +104,7 @@ class LlamaBackend:
             status=s.status,
             detail=s.detail,
             pid=engine.pid if engine else None,
-            memory_bytes=_resident_bytes(engine.pid) if engine else 0,
+            memory_bytes=self._memory(engine.pid) if engine else 0,
             context_length=self.context_length,
             waiting=stats.get("waiting", 0),
             running=stats.get("running", 0),
@@ -175,6 +177,13 @@ class LlamaBackend:
 
     def _learn(self, usage: Usage, request: Request) -> None:
         self._completion += 0.1 * (usage.completion_tokens / request.choices - self._completion)
+
+    def _memory(self, pid: int) -> int:
+        """Resident bytes, at most a second old: each request takes a snapshot of the site."""
+        now = time.monotonic()
+        if now >= self._memory_until:
+            self._memory_bytes, self._memory_until = _resident_bytes(pid), now + 1.0
+        return self._memory_bytes
 
     def _read_info(self) -> GGUFInfo | None:
         if self._info is None:
