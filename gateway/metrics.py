@@ -68,6 +68,17 @@ class _ModelCollector(Collector):
             yield family
 
 
+class _Booked(NamedTuple):
+    """Where one model's figures go."""
+
+    prompt: Callable[[float], object]
+    cached: Callable[[float], object]
+    completion: Callable[[float], object]
+    gap: Callable[[float], object]
+    ttft: Callable[[float], object]
+    duration: Callable[[float], object]
+
+
 class Metrics:
     """The gateway's own counters and histograms, and its models' figures.
 
@@ -96,7 +107,8 @@ class Metrics:
         self._durations = self._histogram(
             "outstation_request_seconds", "From arrival to the end of an inference request.", DURATION_BUCKETS_S
         )
-        self._observers: dict[str, Callable[[float], object]] = {}
+        self._by_model: dict[str, _Booked] = {}
+        self._by_ending: dict[tuple[str, str, str], Callable[[], object]] = {}
         self.registry.register(_ModelCollector(states))
 
     def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -104,24 +116,35 @@ class Metrics:
 
     def gap_observer(self, model: str) -> Callable[[float], object]:
         """A function that takes one inter-token gap in seconds; kept for each model, since it runs for each token."""
-        observe = self._observers.get(model)
-        if observe is None:
-            observe = self._observers[model] = self._gaps.labels(model).observe
-        return observe
+        return self._booked(model).gap
+
+    def _booked(self, model: str) -> _Booked:
+        """The model's own children, found once: `labels()` costs more than the counting itself."""
+        booked = self._by_model.get(model)
+        if booked is None:
+            tokens = [self._tokens.labels(model, kind).inc for kind in ("prompt", "cached", "completion")]
+            histograms = [family.labels(model).observe for family in (self._gaps, self._ttft, self._durations)]
+            booked = self._by_model[model] = _Booked(*tokens, *histograms)
+        return booked
 
     def count(self, outcome: Outcome, endpoint: str, now: float) -> None:
         """Books a request that has ended, once. `now` is of the monotonic clock."""
         model = outcome.route.model if outcome.route else ""
-        self._requests.labels(endpoint, model, outcome.ending or "error").inc()
+        ending = (endpoint, model, outcome.ending or "error")
+        count = self._by_ending.get(ending)
+        if count is None:
+            count = self._by_ending[ending] = self._requests.labels(*ending).inc
+        count()
         if not model:
             return
-        self._durations.labels(model).observe(now - outcome.started)
+        booked = self._booked(model)
+        booked.duration(now - outcome.started)
         if outcome.first_at is not None:
-            self._ttft.labels(model).observe(outcome.first_at - outcome.started)
+            booked.ttft(outcome.first_at - outcome.started)
         if usage := outcome.usage:
-            self._tokens.labels(model, "prompt").inc(usage.prompt_tokens)
-            self._tokens.labels(model, "cached").inc(usage.cached_tokens)
-            self._tokens.labels(model, "completion").inc(usage.completion_tokens)
+            booked.prompt(usage.prompt_tokens)
+            booked.cached(usage.cached_tokens)
+            booked.completion(usage.completion_tokens)
 
     def text(self) -> bytes:
         """The exposition format."""

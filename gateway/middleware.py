@@ -26,6 +26,8 @@ from gateway.schemas.settings import AccessKey, ServerSettings
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 WILDCARDS = frozenset({"0.0.0.0", "::"})
+QUIET_PATHS = OPEN_PATHS | {"/metrics", "/outstation/status"}
+"""Asked every few seconds by machines: logged at `debug` only."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 access_log = logging.getLogger("outstation.access")
@@ -51,14 +53,14 @@ class Recorder:
         self._app = app
         self._metrics = metrics
         self._endpoints = endpoints
+        self._running: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        given = header(scope, b"x-request-id")
-        request_id = given if given and SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        request_id = self._id(header(scope, b"x-request-id"))
         outcome = scope["outcome"] = Outcome(request_id, scope["method"], scope["path"])
         id_header = (b"x-request-id", request_id.encode())
 
@@ -73,7 +75,17 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 - nothing may leave without an answer
             await self._answer_error(error, outcome, recorded)
         finally:
+            self._running.discard(request_id)
             self._book(outcome)
+
+    def _id(self, given: str | None) -> str:
+        """The client's own id if it is sane and no running request has it: backends tell requests apart by it."""
+        if given and given not in self._running and SANE_ID.fullmatch(given):
+            request_id = given
+        else:
+            request_id = f"req_{secrets.token_hex(12)}"
+        self._running.add(request_id)
+        return request_id
 
     async def _answer_error(self, error: Exception, outcome: Outcome, send: Send) -> None:
         if isinstance(error, ClientDisconnect):
@@ -98,8 +110,9 @@ class Recorder:
         now = time.monotonic()
         endpoint = outcome.path if outcome.path in self._endpoints else "other"
         self._metrics.count(outcome, endpoint, now)
-        if access_log.isEnabledFor(logging.INFO):
-            access_log.info("request", extra={"fields": _fields(outcome, now)})
+        level = logging.DEBUG if outcome.path in QUIET_PATHS else logging.INFO
+        if access_log.isEnabledFor(level):
+            access_log.log(level, "request", extra={"fields": _fields(outcome, now)})
 
 
 def _known(error: Exception) -> BackendError | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -88,6 +89,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What is here now stays: the collector need not walk it again, and pauses get shorter.
+        gc.collect()
+        gc.freeze()
         log.info("listening on %s/v1", self._url)
 
     @contextlib.contextmanager
