@@ -74,7 +74,9 @@ class HttpDownload:
                 except (_Interrupted, httpx2.TransportError) as error:
                     fruitless = 0 if _size(self.part) > before else fruitless + 1
                     attempts += 1
-                    if fruitless >= _MAX_FRUITLESS or attempts >= _MAX_ATTEMPTS:
+                    # A host that was never reached will not be in a moment; the next source may be.
+                    unreached = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout) and attempts == 1
+                    if unreached or fruitless >= _MAX_FRUITLESS or attempts >= _MAX_ATTEMPTS:
                         raise SourceError(self._gave_up(error)) from error
                     self.sleep(min(8.0, 0.5 * 2**fruitless))
                 except httpx2.InvalidURL as error:
