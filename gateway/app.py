@@ -18,7 +18,7 @@ from gateway.config import Config
 from gateway.dispatch import Dispatcher
 from gateway.metrics import Metrics
 from gateway.middleware import BodyLimit, HostGuard, KeyGuard, Recorder
-from gateway.models import build_backends, default_model, model_aliases
+from gateway.models import build_backends, check_names, default_model, model_aliases
 from gateway.routes.chat import chat_endpoint
 from gateway.routes.completions import completions_endpoint
 from gateway.routes.docs import described, docs_page, openapi_endpoint
@@ -41,9 +41,14 @@ def build_app(config: Config, backends: Sequence[Backend] | None = None) -> ASGI
 
     Args:
         backends: in place of the configured ones; for tests.
+
+    Raises:
+        ConfigError: a model, default or alias that is configured and not there.
     """
     backends = build_backends(config) if backends is None else backends
-    site = Site(backends, model_aliases(config), default_model(config, [backend.name for backend in backends]))
+    names = [backend.name for backend in backends]
+    check_names(config, names)
+    site = Site(backends, model_aliases(config), default_model(config, names))
     metrics = Metrics(site.states)
     dispatcher = Dispatcher(site, POLICIES, metrics, config.limits.total_timeout_s)
     api = build_api(site, metrics, Inference(dispatcher, config.limits))

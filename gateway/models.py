@@ -15,6 +15,7 @@ from backends.registry import build
 from backends.types import Sampling
 from gateway.config import Config, ConfigError
 from gateway.schemas.settings import ModelSettings
+from gateway.state import AUTO
 
 log = logging.getLogger("outstation.site")
 
@@ -40,8 +41,23 @@ def default_model(config: Config, names: Sequence[str]) -> str:
     """The model that `auto` prefers: as configured; the built-in default gives way if it is not on the box."""
     wanted = config.routing.default
     if wanted in names or "default" in config.routing.model_fields_set or not names:
-        return config.aliases.get(wanted, wanted)
+        return wanted
     return names[0]
+
+
+def check_names(config: Config, names: Sequence[str]) -> None:
+    """Refuses a default or an alias that leads nowhere. On a box without models, anything may still come.
+
+    Raises:
+        ConfigError: names it, and what there is.
+    """
+    wanted = {f'aliases."{alias}"': target for alias, target in config.aliases.items()}
+    if "default" in config.routing.model_fields_set:
+        wanted["routing.default"] = config.routing.default
+    for place, target in wanted.items():
+        if names and target not in names and not (target == AUTO and place != "routing.default"):
+            there = ", ".join(names)
+            raise ConfigError(f"{config.source}: {place}: there is no model {target!r} on this box, only {there}.")
 
 
 def model_aliases(config: Config) -> dict[str, str]:
