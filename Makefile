@@ -71,7 +71,7 @@ $(BIN)/python:
 # (pip keeps the wheel and takes it back under --require-hashes).
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
 	@echo "Installing. Where llama-cpp-python has never been built, it is compiled for this CPU: about five minutes."
-	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --progress-bar off --require-hashes -r requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
