@@ -41,7 +41,7 @@ class ServerSettings(Table):
         "No CORS header is ever sent.",
     )
     max_body_bytes: Count = Field(default=10 * 1024 * 1024, description="Larger request bodies are refused with 413.")
-    drain_timeout_s: float = Field(default=10.0, ge=0, description="What running requests get on SIGTERM.")
+    drain_timeout_s: float = Field(default=10.0, ge=0, description="Seconds that running requests get on SIGTERM.")
 
 
 class KeySettings(Table):
@@ -51,7 +51,7 @@ class KeySettings(Table):
     sha256: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{64}$",
-        description='Its SHA-256: `printf %s "$KEY" | sha256sum`.',
+        description='Its SHA-256 in hex: `printf %s KEY` piped to `sha256sum` prints it.',
     )
     env: str | None = Field(default=None, min_length=1, description="Environment variable that holds the key.")
     file: str | None = Field(

@@ -1,0 +1,123 @@
+"""The docs say what the code does: every setting with its type and default, every metric, every endpoint, every error code."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+from prometheus_client.core import Metric
+from pydantic_core import PydanticUndefined
+
+from backends.fake import FakeBackend
+from backends.types import ModelState
+from gateway.app import build_api
+from gateway.config import load_config
+from gateway.dispatch import Dispatcher
+from gateway.metrics import Metrics
+from gateway.routes.inference import Inference
+from gateway.schemas.settings import FileConfig, LimitSettings, Table
+from gateway.state import Site
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def tables(schema: type[Table], place: str = "") -> list[tuple[str, type[Table]]]:
+    """Each table of the file with its place, `models` for `[[models]]`."""
+    found = [(place, schema)]
+    for name, field in schema.model_fields.items():
+        annotation: Any = field.annotation
+        inner = next((arg for arg in getattr(annotation, "__args__", ()) if isinstance(arg, type)), annotation)
+        if isinstance(inner, type) and issubclass(inner, Table):
+            found += tables(inner, f"{place}.{name}".lstrip("."))
+    return found
+
+
+def kind(field: dict[str, Any]) -> str:
+    """A setting's type, for people."""
+    options = [option for option in field.get("anyOf", [field]) if option.get("type") != "null"]
+    option = options[0]
+    if "enum" in option:
+        return " or ".join(f'`"{value}"`' for value in option["enum"])
+    return {"number": "number", "integer": "integer", "string": "string", "array": "list of strings", "object": "table"}[
+        option.get("type", "object")
+    ]
+
+
+def shown(default: Any) -> str:
+    if default is PydanticUndefined:
+        return "required"
+    if default is None:
+        return "–"
+    if isinstance(default, tuple):
+        return "`[]`"
+    return f'`"{default}"`' if isinstance(default, str) else f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+
+
+def setting_rows() -> list[str]:
+    rows = []
+    for place, schema in tables(FileConfig):
+        if not place:
+            continue
+        properties = schema.model_json_schema()["properties"]
+        rows += [
+            f"| `{place}.{name}` | {kind(properties[name])} | {shown(field.default)} | {field.description} |"
+            for name, field in schema.model_fields.items()
+            if not (isinstance(field.annotation, type) and issubclass(field.annotation, Table))
+        ]
+    return rows
+
+
+@pytest.mark.parametrize("row", setting_rows(), ids=lambda row: row.split("`")[1])
+def test_every_setting_is_documented_with_its_type_and_default(row):
+    assert row in (DOCS / "configuration.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_no_setting_is_documented_that_does_not_exist():
+    text = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    known = {row.split("`")[1] for row in setting_rows()}
+    assert set(re.findall(r"^\| `([a-z_.]+)` \|", text, re.MULTILINE)) == known
+
+
+def test_the_documented_file_is_valid(tmp_path):
+    text = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    for number, example in enumerate(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(example, encoding="utf-8")
+        load_config(file, environ={"KIOSK_KEY": "x", "OUTSTATION_HOME": str(tmp_path)})
+
+
+def metric_rows() -> list[str]:
+    families: list[Metric] = list(Metrics(lambda: [ModelState("m", "ready")]).registry.collect())
+    suffix = {"counter": "_total"}
+    return [f"| `{f.name}{suffix.get(f.type, '')}` | {f.type} | {f.documentation} |" for f in families]
+
+
+@pytest.mark.parametrize("row", metric_rows(), ids=lambda row: row.split("`")[1])
+def test_every_metric_is_documented(row):
+    assert row in (DOCS / "metrics.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_no_metric_is_documented_that_does_not_exist():
+    text = (DOCS / "metrics.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(outstation_\w+)`", text, re.MULTILINE)) == {row.split("`")[1] for row in metric_rows()}
+
+
+def test_every_endpoint_is_documented():
+    site = Site([FakeBackend()], {}, "fake")
+    metrics = Metrics(site.states)
+    api = build_api(site, metrics, Inference(Dispatcher(site, (), metrics, 1), LimitSettings()))
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    for route in api.routes:
+        if isinstance(route, APIRoute):
+            (method,) = route.methods
+            assert f"`{method} {route.path_format}`" in text
+
+
+def test_every_error_code_is_documented():
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    root = Path(__file__).parents[2]
+    rooms = [*(root / "gateway").rglob("*.py"), *(root / "policies").rglob("*.py"), *(root / "backends").glob("*.py")]
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in rooms if "commands" not in path.parts)
+    codes = set(re.findall(r'\bcode="([a-z_]+)"', sources)) | set(re.findall(r'^    code = "([a-z_]+)"', sources, re.MULTILINE))
+    assert {code for code in codes if f"`{code}`" not in text} == set()
