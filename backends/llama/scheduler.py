@@ -55,24 +55,17 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """(sequence, how many of its next tokens) in batch order. A part that reaches the end of the tokens is sampled."""
+    """(sequence, how many of its next tokens) in batch order. A part that reaches the end of the tokens is sampled.
+
+    `n_decode` parts carry only the token sampled last, the others `n_prefill` tokens together. Counted when planned:
+    the sequences themselves change while the step is carried out.
+    """
 
     parts: tuple[tuple[Sequence, int], ...]
     admitted: tuple[Sequence, ...]
     preempted: tuple[Sequence, ...]
-
-    @property
-    def n_decode(self) -> int:
-        return sum(1 for s, n in self.parts if is_decode(s, n))
-
-    @property
-    def n_prefill(self) -> int:
-        return sum(n for s, n in self.parts if not is_decode(s, n))
-
-
-def is_decode(s: Sequence, n: int) -> bool:
-    """Whether this part carries only the token sampled last."""
-    return n == 1 and s.remaining == 1 and s.generated > 0
+    n_decode: int
+    n_prefill: int
 
 
 @dataclass(slots=True)
@@ -127,7 +120,8 @@ class Scheduler:
         decoding = [s for s in self.live if s.remaining == 1 and s.generated > 0]
         parts = [(s, 1) for s in decoding]
         parts.extend(self._prefill_parts(now, len(decoding)))
-        return Step(tuple(parts), admitted, preempted)
+        n_prefill = sum(n for _, n in parts) - len(decoding)
+        return Step(tuple(parts), admitted, preempted, len(decoding), n_prefill)
 
     def computed(self, s: Sequence, n: int) -> None:
         """The step's part is in the cache: share prompt tokens, keep completion tokens private."""
