@@ -62,7 +62,10 @@ class Sampler:
             self._note(token)
 
     def sample(self, logits: Logits) -> Choice:
-        """The next token from one row of logits, shape [n_vocab]; the row is not changed."""
+        """The next token from one row of logits, shape [n_vocab]. The row is scratch: it may be changed.
+
+        Raises ArithmeticError if the logits are not finite.
+        """
         x = logits if self._plain else self._adjusted(logits)
         likeliest = int(x.argmax())  # NaN wins argmax
         if not np.isfinite(x[likeliest]):
@@ -80,8 +83,10 @@ class Sampler:
             self._seen.add(token)
 
     def _adjusted(self, logits: Logits) -> Logits:
-        x = logits.copy()
-        x[self._bias_ids] += self._bias
+        # Log-probabilities are the model's own and need the row as it was; otherwise a copy of it is for nothing.
+        x = logits if self.params.top_logprobs is None else logits.copy()
+        if len(self._bias_ids):
+            x[self._bias_ids] += self._bias
         if self._repeat and self._seen:
             ids = np.fromiter(self._seen, np.int64, len(self._seen))
             v = x[ids]
