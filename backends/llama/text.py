@@ -87,6 +87,8 @@ class TextAssembler:
         if not self._pending:
             return ()
         ready = []
-        while self._pending and (self._pending[0][0] < self._shown or (not stopped and self._shown == self._decoded)):
+        # Bytes of an unfinished character may yet turn out to belong to a stop string.
+        all_shown = not stopped and self._shown == self._decoded and not self._decoder.getstate()[0]
+        while self._pending and (all_shown or self._pending[0][0] < self._shown):
             ready.append(self._pending.popleft()[1])
         return tuple(ready)
