@@ -51,7 +51,7 @@ class KeySettings(Table):
     sha256: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{64}$",
-        description='Its SHA-256 in hex: `printf %s KEY` piped to `sha256sum` prints it.',
+        description="Its SHA-256 in hex: `printf %s KEY` piped to `sha256sum` prints it.",
     )
     env: str | None = Field(default=None, min_length=1, description="Environment variable that holds the key.")
     file: str | None = Field(

@@ -151,9 +151,13 @@ async def test_an_error_after_the_first_chunk_reaches_the_sdk(make_app, sdk):
     backend = FakeBackend("m", lambda _: [Chunk(0, "a", (1,)), EngineFailed("The engine died.", retry_after=1)])
     stream = await sdk(make_app(backend)).chat.completions.create(model="m", messages=USER, stream=True)
     seen = []
-    with pytest.raises(openai.APIError, match="The engine died"):
+
+    async def read():
         async for chunk in stream:
-            seen += [choice.delta.content for choice in chunk.choices]
+            seen.extend(choice.delta.content for choice in chunk.choices)
+
+    with pytest.raises(openai.APIError, match="The engine died"):
+        await read()
     assert "".join(seen) == "a"
 
 

@@ -18,7 +18,9 @@ def load(tmp_path):
     def loaded(text, **options):
         file = tmp_path / "outstation.toml"
         file.write_text(text, encoding="utf-8")
-        return load_config(file, environ={"OUTSTATION_HOME": str(tmp_path / "home"), **options.pop("env", {})}, **options)
+        return load_config(
+            file, environ={"OUTSTATION_HOME": str(tmp_path / "home"), **options.pop("env", {})}, **options
+        )
 
     return loaded
 
@@ -32,8 +34,14 @@ WRONG = [
     ('[[models]]\nname = "a"\n[[models]]\nnme = "b"', "line 4: unknown key `models[1].nme`. Did you mean `name`?"),
     ('[[models]]\nload = "start"', "`models[0].name` is missing"),
     ('[[models]]\nname = "A b"', "line 2: models[0].name: expected a string that matches"),
-    ('[[models]]\nname = "a"\nload = "now"', "line 3: models[0].load: expected 'first_use' or 'start', found the string 'now'"),
-    ('[[models]]\nname = "a"\n[models.sampling]\ntop_p = 2', "line 4: models[0].sampling.top_p: expected less than or equal"),
+    (
+        '[[models]]\nname = "a"\nload = "now"',
+        "line 3: models[0].load: expected 'first_use' or 'start', found the string 'now'",
+    ),
+    (
+        '[[models]]\nname = "a"\n[models.sampling]\ntop_p = 2',
+        "line 4: models[0].sampling.top_p: expected less than or equal",
+    ),
     ('[[models]]\nname = "a"\nkeep_alive_s = -0.5', "models[0].keep_alive_s: below 0 only -1"),
     ('[[models]]\nname = "a"\n[[models]]\nname = "a"', "the model name or alias 'a' is given twice"),
     ('[aliases]\nauto = "x"', "the model name or alias 'auto' is given twice"),

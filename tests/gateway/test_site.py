@@ -22,7 +22,9 @@ async def test_health_and_head(make_app, connect):
 
 @pytest.mark.parametrize(("status", "ready"), [("ready", True), ("stopped", True), ("failed", False)])
 async def test_readiness_follows_the_default_model(make_app, connect, status, ready):
-    app = make_app(FakeBackend("other", status="ready"), FakeBackend("m", status=status), config='[routing]\ndefault = "m"')
+    app = make_app(
+        FakeBackend("other", status="ready"), FakeBackend("m", status=status), config='[routing]\ndefault = "m"'
+    )
     answer = await connect(app).get("/readyz")
     assert (answer.status_code == 200) is ready
     if not ready:

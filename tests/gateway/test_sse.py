@@ -131,5 +131,7 @@ def test_a_chunk_with_nothing_to_tell_makes_no_frame():
 
 def test_legacy_offsets_count_characters_of_the_completion():
     entries = (TokenLogprob("né", -1.0, (1,)), TokenLogprob(" 🚰", -2.0, (2,)), TokenLogprob("x", -3.0, (3,)))
-    body = whole(CompletionFrames(HEAD, True), 1, [Chunk(0, "né 🚰x", logprobs=entries, finish_reason="stop")], Usage(1, 3))
+    body = whole(
+        CompletionFrames(HEAD, True), 1, [Chunk(0, "né 🚰x", logprobs=entries, finish_reason="stop")], Usage(1, 3)
+    )
     assert body["choices"][0]["logprobs"]["text_offset"] == [0, 2, 4]

@@ -42,7 +42,9 @@ def requests(draw):
 def test_a_plan_is_a_part_of_what_was_given_and_every_drop_has_a_reason(request_, given_routes, data):
     counts = {route.name: data.draw(st.integers(0, 120)) for route in given_routes if data.draw(st.booleans())}
     plan = decide([locality, capability], request_, given_routes, Snapshot({}, counts))
-    assert sorted(r.name for r in [*plan.routes, *(d.route for d in plan.drops)]) == sorted(r.name for r in given_routes)
+    assert sorted(r.name for r in [*plan.routes, *(d.route for d in plan.drops)]) == sorted(
+        r.name for r in given_routes
+    )
     assert all(drop.reason and drop.policy and isinstance(drop.error, InvalidRequest) for drop in plan.drops)
     for route in plan.routes:
         assert request_.needs <= route.capabilities
