@@ -101,7 +101,7 @@ class Catalogue:
         if entry := self.find(name):
             return entry
         names = [entry.name for entry in self.entries]
-        near = difflib.get_close_matches(name, names, n=1)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
         hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."
         raise StoreError(f"The catalogue has no model {name!r}. {hint} A URL or the path of a GGUF file works as well.")
 

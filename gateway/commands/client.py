@@ -35,12 +35,12 @@ class Gateway:
     url: str
     key: str | None = None
 
-    def get(self, path: str) -> Any:
-        """The JSON at `path`. Raises `click.ClickException` with what to do."""
+    def get(self, path: str, *, wait_s: float = 10.0) -> Any:
+        """The JSON at `path`, within about `wait_s`. Raises `click.ClickException` with what to do."""
         import httpx2
 
         try:
-            with self._client(read_s=10.0) as client:
+            with self._client(read_s=wait_s) as client:
                 response = client.get(path)
                 self._must_be_ok(response)
                 return response.json()

@@ -83,7 +83,7 @@ def check_models(store: Store, *, deep: bool) -> Iterator[tuple[Finding, int]]:
         yield Finding("models", "warn", f"none in {store.folder}", todo), 0
 
 
-def check_port(host: str, port: int, key: str | None) -> Finding:
+def check_port(host: str, port: int, key: str | None, *, wait_s: float = 3.0) -> Finding:
     """Whether the port is free, or it is our gateway that has it."""
     place = f"{host}:{port}"
     reason = in_use(host, port)
@@ -93,7 +93,7 @@ def check_port(host: str, port: int, key: str | None) -> Finding:
 
     target = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     try:
-        Gateway(f"http://{target}:{port}", key).get("/healthz")
+        Gateway(f"http://{target}:{port}", key).get("/healthz", wait_s=wait_s)
         return Finding("port", "ok", f"{place} is in use by a running gateway")
     except click.ClickException:
         todo = "Stop what runs there, or choose another port ([server] port, or --port)."

@@ -34,13 +34,13 @@ def ps(as_json: bool, url: str) -> None:
 
 
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
-    cells, used, rate = model["kv_cells"], model["kv_cells_used"], model["decode_rate"]
+    cells, kept, rate = model["kv_cells"], model["kv_cells_kept"], model["decode_rate"]
     return (
         printable(model["name"]),
         model["status"],
         size_text(model["memory_bytes"]) if model["memory_bytes"] else "-",
         str(model["context_length"]),
-        f"{used}/{cells} ({used / cells:.0%})" if cells else "-",
+        f"{model['kv_cells_used'] - kept}/{cells}, {kept} kept" if cells else "-",
         str(model["waiting"]),
         f"{model['running']}/{model['max_sequences']}",
         f"{rate:.1f}" if rate else "-",

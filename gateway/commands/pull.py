@@ -77,13 +77,14 @@ def _show_lines(name: str, events: Iterator[Event]) -> Installed:
     """One line for each phase and each quarter of it: for logs and pipes."""
     from backends.models.progress import Installed, Progress, SourceFailed, Trying
 
-    said = ("", "", -1)
+    said, failed = ("", "", -1), ""
     for event in events:
         match event:
             case Trying(source):
-                click.echo(f"{name}: from {source}", err=True)
+                click.echo(f"{failed}{name}: from {source}", err=True)
             case SourceFailed(source, reason):
-                click.echo(f"{name}: {source} failed. {reason}", err=True)
+                # Said when another source follows; of the last one the final error speaks.
+                failed = f"{name}: {source} failed. {reason}\n"
             case Progress(phase, done, total, label):
                 step = (phase, label, 4 * done // total if total else done >> 26)
                 if step != said and done:
@@ -109,13 +110,13 @@ def _show_bar(name: str, events: Iterator[Event]) -> Installed:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Bar(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task, current = None, ""
+        task, current, failed = None, "", ""
         for event in events:
             match event:
                 case Trying(source):
-                    bar.console.print(f"{name}: from {source}", markup=False, highlight=False)
+                    bar.console.print(f"{failed}{name}: from {source}", markup=False, highlight=False)
                 case SourceFailed(source, reason):
-                    bar.console.print(f"{name}: {source} failed. {reason}", markup=False, highlight=False)
+                    failed = f"{name}: {source} failed. {reason}\n"
                 case Progress(phase, done, total, label):
                     if task is None or current != phase + label:
                         task, current = bar.add_task(f"{phase} {label}".strip(), total=total), phase + label

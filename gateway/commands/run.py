@@ -78,10 +78,12 @@ class Talk:
         answer: list[str] = []
         began, first = time.perf_counter(), 0.0
         last: dict[str, Any] = {}
+        ended_by = ""
         try:
             for chunk in self._with_patience(body):
                 last = chunk
                 for choice in chunk.get("choices", ()):
+                    ended_by = choice.get("finish_reason") or ended_by
                     if piece := choice.get("delta", {}).get("content"):
                         first = first or time.perf_counter()
                         answer.append(piece)
@@ -91,6 +93,8 @@ class Talk:
                 _write("\n")
                 self.messages.append({"role": "user", "content": text})
                 self.messages.append({"role": "assistant", "content": "".join(answer)})
+        if ended_by == "length":
+            click.echo("(cut at the token limit: --max-tokens, or the model's context)", err=True)
         if self.verbose:
             click.echo(_figures(last, began, first or began, time.perf_counter()), err=True)
 

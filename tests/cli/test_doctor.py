@@ -158,7 +158,7 @@ def test_a_port_is_free_ours_or_taken(gateway: FakeGateway, taken: int) -> None:
     assert check_port("127.0.0.1", 0, None).level == "ok"
     ours = check_port("127.0.0.1", int(gateway.url.rpartition(":")[2]), None)
     assert (ours.level, "running gateway" in ours.text) == ("ok", True)
-    finding = check_port("127.0.0.1", taken, None)
+    finding = check_port("127.0.0.1", taken, None, wait_s=0.2)
     assert finding.level == "fail"
     assert "already in use" in finding.text
     assert in_use("192.0.2.1", 8484) == "cannot assign requested address"

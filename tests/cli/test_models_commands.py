@@ -24,7 +24,7 @@ def test_an_empty_box_says_how_to_get_a_model(outstation: Outstation) -> None:
 def test_ls_lists_what_is_there(outstation: Outstation, tiny: LocalModel) -> None:
     head, row = outstation("ls").stdout.splitlines()
     assert head.split() == ["NAME", "SIZE", "PARAMETERS", "QUANTISATION", "CONTEXT", "PULLED"]
-    assert row.split()[:2] == ["tiny", f"{tiny.size / 1e3:.1f}"]
+    assert row.split()[:2] == ["tiny", str(tiny.size)]
     assert row.split()[3:6] == ["0M", "F16", "64"]
     (data,) = json.loads(outstation("ls", "--json").stdout)
     assert data["name"] == "tiny"

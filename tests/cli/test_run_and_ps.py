@@ -66,6 +66,13 @@ def test_figures_are_told_on_request(outstation: Outstation, gateway: FakeGatewa
     assert "3 tokens at" in result.stderr
 
 
+def test_an_answer_cut_at_the_limit_says_so(outstation: Outstation, gateway: FakeGateway) -> None:
+    gateway.stream.insert(2, b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}\n\n')
+    result = outstation("run", "auto", "Hi")
+    assert result.exit_code == 0
+    assert "cut at the token limit" in result.stderr
+
+
 def test_the_key_comes_from_the_environment(
     outstation: Outstation, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +137,7 @@ def test_events_may_be_split_anywhere_and_hold_any_character() -> None:
 def model(**changes: Any) -> dict[str, Any]:
     state = {
         "name": "tiny", "status": "ready", "detail": "", "memory_bytes": 287_000_000, "context_length": 8192,
-        "waiting": 2, "running": 3, "max_sequences": 16, "kv_cells": 8192, "kv_cells_used": 4096, "decode_rate": 143.26,
+        "waiting": 2, "running": 3, "max_sequences": 16, "kv_cells": 8192, "kv_cells_used": 4096, "kv_cells_kept": 1000, "decode_rate": 143.26,
     }  # fmt: skip
     return state | changes
 
@@ -142,7 +149,7 @@ def test_ps_shows_what_runs(outstation: Outstation, gateway: FakeGateway) -> Non
     gateway.status["models"] = [model(), stopped]
     head, first, second, detail = outstation("ps").stdout.splitlines()
     assert head.split() == ["NAME", "STATE", "MEMORY", "CONTEXT", "KV", "QUEUE", "RUNNING", "TOK/S"]
-    assert first.split() == ["tiny", "ready", "287.0", "MB", "8192", "4096/8192", "(50%)", "2", "3/16", "143.3"]
+    assert first.split() == ["tiny", "ready", "287.0", "MB", "8192", "3096/8192,", "1000", "kept", "2", "3/16", "143.3"]
     assert second.split() == ["other", "failed", "-", "8192", "-", "2", "3/16", "-"]
     assert detail == "other: it is truncated"
     assert json.loads(outstation("ps", "--json").stdout) == gateway.status
