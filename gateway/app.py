@@ -18,7 +18,7 @@ from gateway.config import Config
 from gateway.dispatch import Dispatcher
 from gateway.metrics import Metrics
 from gateway.middleware import BodyLimit, HostGuard, KeyGuard, Recorder
-from gateway.models import build_backends, check_names, default_model, model_aliases
+from gateway.models import build_backends, check_names, default_model, find_pulled, model_aliases
 from gateway.routes.chat import chat_endpoint
 from gateway.routes.completions import completions_endpoint
 from gateway.routes.docs import described, docs_page, openapi_endpoint
@@ -48,13 +48,13 @@ def build_app(config: Config, backends: Sequence[Backend] | None = None) -> ASGI
     backends = build_backends(config) if backends is None else backends
     names = [backend.name for backend in backends]
     check_names(config, names)
-    site = Site(backends, model_aliases(config), default_model(config, names))
+    site = Site(backends, model_aliases(config), default_model(config, names), partial(find_pulled, config))
     metrics = Metrics(site.states)
     dispatcher = Dispatcher(site, POLICIES, metrics, config.limits.total_timeout_s)
     api = build_api(site, metrics, Inference(dispatcher, config.limits))
 
     app: ASGIApp = partial(_routed, api)
-    app = BodyLimit(app, config.server.max_body_bytes)
+    app = BodyLimit(app, config.server)
     app = KeyGuard(app, config.access)
     app = HostGuard(app, config.server)
     return Recorder(app, metrics, frozenset(route.path for route in api.routes if isinstance(route, APIRoute)))

@@ -43,10 +43,15 @@ class Dispatcher:
             if failure and outcome.route and not _may_follow(failure, outcome.route, route):
                 continue
             outcome.route, outcome.attempts = route, outcome.attempts + 1
+            observe_gap = self._metrics.gap_observer(route.model)
             try:
-                async with aclosing(self._attempt(request, route, outcome)) as events:
+                async with aclosing(self._site.backends[route.model].generate(request)) as events:
                     async for event in events:
+                        outcome.saw(event, observe_gap)
+                        if isinstance(event, Usage):
+                            break
                         yield event
+                yield _whole(outcome, request, route)
                 return
             except BackendError as error:
                 if outcome.committed or isinstance(error, InvalidRequest):
@@ -54,20 +59,6 @@ class Dispatcher:
                 failure = error
                 outcome.reasons.append(f"{route.name} failed: {error.code}")
         raise failure or EngineFailed("No route was attempted.")
-
-    async def _attempt(self, request: Request, route: Route, outcome: Outcome) -> AsyncGenerator[Event, None]:
-        """One route's events, checked to be a whole answer: a cut one must never look complete."""
-        observe_gap = self._metrics.gap_observer(route.model)
-        async with aclosing(self._site.backends[route.model].generate(request)) as events:
-            async for event in events:
-                outcome.saw(event, observe_gap)
-                if isinstance(event, Usage) and outcome.finished != request.choices:
-                    break
-                yield event
-        if outcome.usage is None or outcome.finished != request.choices:
-            raise EngineFailed(
-                f"The model {route.model} broke off without finishing its answer. Try again.", retry_after=1
-            )
 
     async def _plan(self, request: Request, outcome: Outcome) -> Plan:
         """Decides; and while there is a choice, counts the prompt for the route in front and decides again.
@@ -96,6 +87,13 @@ class Dispatcher:
         outcome.reasons += plan.reasons
         outcome.reasons += [f"not {drop.route.name} ({drop.policy}: {drop.reason})" for drop in plan.drops]
         return plan
+
+
+def _whole(outcome: Outcome, request: Request, route: Route) -> Usage:
+    """The usage of an answer that is complete: a cut one must never look so."""
+    if outcome.usage is None or outcome.finished != request.choices:
+        raise EngineFailed(f"The model {route.model} broke off without finishing its answer. Try again.", retry_after=1)
+    return outcome.usage
 
 
 def _may_follow(failure: BackendError, failed: Route, route: Route) -> bool:

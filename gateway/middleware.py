@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -231,11 +232,12 @@ class KeyGuard:
 
 
 class BodyLimit:
-    """Refuses bodies over `max_bytes`, announced or streamed, before they are in memory."""
+    """Refuses bodies over the limit, announced or streamed, before they are in memory; and those that never come."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._max_bytes = settings.max_body_bytes
+        self._timeout_s = settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -245,16 +247,33 @@ class BodyLimit:
         if announced and announced.isdigit() and int(announced[:20]) > self._max_bytes:
             raise self._too_large()
         received = 0
+        complete = False
+        until = time.monotonic() + self._timeout_s
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                    message = await receive()
+            except TimeoutError:
+                raise self._too_slow() from None
             received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
             if received > self._max_bytes:
                 raise self._too_large()
             return message
 
         await self._app(scope, counted, send)
+
+    def _too_slow(self) -> RefusedError:
+        return RefusedError(
+            408,
+            f"The body did not arrive within {self._timeout_s:g} s (`server.body_timeout_s`).",
+            code="body_timeout",
+            headers=[(b"connection", b"close")],
+        )
 
     def _too_large(self) -> RefusedError:
         # The rest of the body is still on its way: only closing the connection gets rid of it.

@@ -37,6 +37,17 @@ def build_backends(config: Config) -> list[Backend]:
     ]
 
 
+def find_pulled(config: Config, name: str) -> Backend | None:
+    """A backend for a model that came into the store since the start; none where `[[models]]` says what is served."""
+    if config.models:
+        return None
+    try:
+        local = Store(config.home).get(name)
+    except BackendError:
+        return None
+    return build("llama", llama_settings(ModelSettings(name=name), local, config))
+
+
 def default_model(config: Config, names: Sequence[str]) -> str:
     """The model that `auto` prefers: as configured; the built-in default gives way if it is not on the box."""
     wanted = config.routing.default

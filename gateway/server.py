@@ -94,6 +94,12 @@ class _Server(uvicorn.Server):
         gc.freeze()
         log.info("listening on %s/v1", self._url)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:
+            # A second signal cuts the drain short, but the models' processes still have to be ended.
+            await self.lifespan.shutdown()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         def stop(number: int, frame: FrameType | None) -> None:

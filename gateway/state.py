@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from backends.base import Backend
@@ -26,19 +26,27 @@ class Resolved(NamedTuple):
 
 
 class Site:
-    """The backends by name, their aliases and the default. Made by the composition root; the set does not change.
+    """The backends by name, their aliases and the default. Made by the composition root.
 
     Args:
         backends: in the operator's order.
         aliases: other name to model name or `auto`.
         default: the model that `auto` prefers.
+        find: a backend for a name that nobody serves yet (a model that was pulled since), or None.
     """
 
-    def __init__(self, backends: Sequence[Backend], aliases: Mapping[str, str], default: str) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        aliases: Mapping[str, str],
+        default: str,
+        find: Callable[[str], Backend | None] = lambda _: None,
+    ) -> None:
         self.default = default
         self.backends = {backend.name: backend for backend in backends}
         self.aliases = dict(aliases)
         self._routes = {backend.name: _route(backend) for backend in backends}
+        self._find = find
         self._starts: dict[str, asyncio.Task[None]] = {}
 
     def resolve(self, model: str) -> Resolved:
@@ -51,17 +59,29 @@ class Site:
         name = self.aliases.get(model, model)
         how = f"alias {model}" if model in self.aliases else "named"
         if name == AUTO:
+            if not self._routes:
+                self._look_for(self.default)
             return Resolved(self._auto(), "auto" if model == AUTO else f"{how} for auto")
         name = name.removeprefix("local/")
-        if name in self._routes:
+        if name in self._routes or self._look_for(name):
             return Resolved((self._routes[name],), how)
         there = ", ".join([AUTO, *self._routes, *self.aliases])
         raise ModelNotFound(f"There is no model {model[:100]!r} here. Available: {there}.", param="model")
 
+    def _look_for(self, name: str) -> bool:
+        """Whether the name is served now. Costs a look into the store's folder, on a miss only."""
+        backend = self._find(name)
+        if backend is None:
+            return False
+        self.backends[backend.name] = backend
+        self._routes[backend.name] = _route(backend)
+        log.info("serving %s, which was pulled since the start", backend.name)
+        return True
+
     def _auto(self) -> tuple[Route, ...]:
         if not self._routes:
             raise Unavailable(
-                "No model is on this box yet. Run `outstation pull smollm2-135m-instruct` and restart the gateway.",
+                "No model is on this box yet. Run `outstation pull smollm2-135m-instruct`.",
                 code="no_model",
                 param="model",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import traceback
@@ -20,6 +21,7 @@ from gateway.outcome import Outcome
 from gateway.sse import PING, Folded, Frames, error_frame, fold
 
 PING_AFTER_S = 15.0
+LAST_WORDS_S = 5.0
 
 log = logging.getLogger("outstation.answer")
 
@@ -52,7 +54,7 @@ class Answer:
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with _Client(receive, send, self._ping_after_s) as client:
+        async with _Client(receive, send, self._ping_after_s if self._outcome.stream else None) as client:
             try:
                 await self._bounded(client)
             except BackendError as error:
@@ -115,10 +117,13 @@ class Answer:
     async def _fail(self, client: _Client, error: BackendError) -> None:
         body = error_body(error, self._names)
         self._outcome.end("error", error.code)
-        if self._started:
-            await client.finish(error_frame(body))
-        else:
-            await client.respond(kind_of(error).status, [*error_headers(error), *self._headers()], body)
+        # A client that does not read must not hold us here: without an end, the server cuts the connection.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                if self._started:
+                    await client.finish(error_frame(body))
+                else:
+                    await client.respond(kind_of(error).status, [*error_headers(error), *self._headers()], body)
 
     @property
     def _model(self) -> str:
@@ -146,7 +151,7 @@ STREAM_HEADERS: Headers = [
 class _Client:
     """The other end. A watcher cancels the handling task once the client has hung up, and fills silences."""
 
-    def __init__(self, receive: Receive, send: Send, ping_after_s: float) -> None:
+    def __init__(self, receive: Receive, send: Send, ping_after_s: float | None) -> None:
         self.gone = False
         self._receive = receive
         self._send = send
@@ -198,16 +203,23 @@ class _Client:
         await self.finish(body)
 
     async def _watch(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._ping_after_s):
-                    message = await self._receive()
-            except TimeoutError:
-                if self._streaming and not self._finished and time.monotonic() - self._sent_at >= self._ping_after_s:
-                    await self.send(PING)
-                continue
-            if message["type"] == "http.disconnect":
-                break
+        if self._ping_after_s:
+            await self._ping_until_gone(self._ping_after_s)
+        else:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
         if not self._finished and self._task:
             self.gone = True
             self._task.cancel()
+
+    async def _ping_until_gone(self, after_s: float) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(after_s):
+                    message = await self._receive()
+            except TimeoutError:
+                if self._streaming and not self._finished and time.monotonic() - self._sent_at >= after_s:
+                    await self.send(PING)
+                continue
+            if message["type"] == "http.disconnect":
+                return

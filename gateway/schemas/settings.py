@@ -41,6 +41,7 @@ class ServerSettings(Table):
         "No CORS header is ever sent.",
     )
     max_body_bytes: Count = Field(default=10 * 1024 * 1024, description="Larger request bodies are refused with 413.")
+    body_timeout_s: Positive = Field(default=60.0, description="Longest wait for a request's body; then 408.")
     drain_timeout_s: float = Field(default=10.0, ge=0, description="Seconds that running requests get on SIGTERM.")
 
 

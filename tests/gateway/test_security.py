@@ -127,6 +127,25 @@ async def test_a_body_over_the_limit_announced_or_not(make_app, connect):
     assert (await client.post("/v1/chat/completions", json=BODY)).status_code == 200
 
 
+async def test_a_body_that_never_comes(make_app):
+    messages = [{"type": "http.request", "body": b"{", "more_body": True}]
+    sent = []
+
+    async def receive():
+        return messages.pop(0) if messages else await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [(b"host", b"localhost")],
+        "query_string": b"", "root_path": "", "scheme": "http", "server": ("localhost", 1), "http_version": "1.1",
+    }  # fmt: skip
+    await make_app(config="[server]\nbody_timeout_s = 0.05")(scope, receive, send)
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [("abc-1.2:3_4", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("a\tb", False), ("", False)],

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from backends.errors import BadModelFile
+from backends.errors import BadModelFile, ModelNotFound
 from backends.fake import FakeBackend, say
 from gateway.config import ConfigError
 from gateway.state import Site
@@ -64,6 +64,20 @@ async def test_no_model_is_not_ready():
 async def test_a_name_that_leads_nowhere_stops_the_start(make_app, config):
     with pytest.raises(ConfigError, match="no model 'gone' on this box, only m"):
         make_app(FakeBackend("m"), config=config)
+
+
+async def test_a_model_that_was_pulled_since_the_start_is_served():
+    store = {}
+    site = Site([], {}, "m", store.get)
+    assert site.names() == []
+    assert site.not_ready()
+    store["m"] = FakeBackend("m")
+    assert site.resolve("auto").routes[0].model == "m"
+    assert site.names() == ["m", "auto"]
+    store["n"] = FakeBackend("n")
+    assert site.resolve("n").routes[0].name == "local/n"
+    with pytest.raises(ModelNotFound):
+        site.resolve("o")
 
 
 async def test_status_is_every_models_state(make_app, connect):
