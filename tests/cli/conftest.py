@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGateway]:
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGateway]:
     """A scripted gateway that the commands find through OUTSTATION_URL."""
     behaviour = FakeGateway(stream=[delta("Hello"), delta(", site."), USAGE, DONE])
     handler = type("Handler", (_Handler,), {"behaviour": behaviour})

@@ -154,9 +154,9 @@ def test_the_configuration_is_read(tmp_path: Path) -> None:
     assert (finding.level, config) == ("fail", None)
 
 
-def test_a_port_is_free_ours_or_taken(gateway: FakeGateway, taken: int) -> None:
+def test_a_port_is_free_ours_or_taken(scripted: FakeGateway, taken: int) -> None:
     assert check_port("127.0.0.1", 0, None).level == "ok"
-    ours = check_port("127.0.0.1", int(gateway.url.rpartition(":")[2]), None)
+    ours = check_port("127.0.0.1", int(scripted.url.rpartition(":")[2]), None)
     assert (ours.level, "running gateway" in ours.text) == ("ok", True)
     finding = check_port("127.0.0.1", taken, None, wait_s=0.2)
     assert finding.level == "fail"

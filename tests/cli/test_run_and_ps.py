@@ -25,23 +25,23 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "gateway.cli"]
 
 
-def test_one_answer_is_streamed(outstation: Outstation, gateway: FakeGateway) -> None:
+def test_one_answer_is_streamed(outstation: Outstation, scripted: FakeGateway) -> None:
     result = outstation("run", "auto", "Hi", "--temperature", "0", "--max-tokens", "9", "--system", "Be brief.")
     assert result.exit_code == 0
     assert result.stdout == "Hello, site.\n"
-    (body,) = gateway.bodies
+    (body,) = scripted.bodies
     assert body["model"] == "auto"
     assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     assert (body["temperature"], body["max_completion_tokens"], body["stream"]) == (0, 9, True)
 
 
-def test_a_pipe_follows_the_prompt(outstation: Outstation, gateway: FakeGateway) -> None:
+def test_a_pipe_follows_the_prompt(outstation: Outstation, scripted: FakeGateway) -> None:
     outstation("run", "auto", "Summarise", piped="the text\n")
     outstation("run", "auto", piped="only the pipe")
-    assert [body["messages"][0]["content"] for body in gateway.bodies] == ["Summarise\n\nthe text", "only the pipe"]
+    assert [body["messages"][0]["content"] for body in scripted.bodies] == ["Summarise\n\nthe text", "only the pipe"]
 
 
-def test_a_real_pipe_through_a_real_process(gateway: FakeGateway) -> None:
+def test_a_real_pipe_through_a_real_process(scripted: FakeGateway) -> None:
     done = subprocess.run(
         [*COMMAND, "run", "auto", "Summarise"],
         input="Grüße ✓".encode(),
@@ -51,43 +51,43 @@ def test_a_real_pipe_through_a_real_process(gateway: FakeGateway) -> None:
         check=True,
     )
     assert done.stdout == b"Hello, site.\n"
-    assert gateway.bodies[0]["messages"][0]["content"] == "Summarise\n\nGrüße ✓"
+    assert scripted.bodies[0]["messages"][0]["content"] == "Summarise\n\nGrüße ✓"
 
 
-def test_nothing_to_ask_is_wrong_usage(outstation: Outstation, gateway: FakeGateway) -> None:
+def test_nothing_to_ask_is_wrong_usage(outstation: Outstation, scripted: FakeGateway) -> None:
     result = outstation("run", "auto", piped=" \n")
     assert result.exit_code == 2
     assert "There is nothing to ask" in result.stderr
 
 
-def test_figures_are_told_on_request(outstation: Outstation, gateway: FakeGateway) -> None:
+def test_figures_are_told_on_request(outstation: Outstation, scripted: FakeGateway) -> None:
     result = outstation("run", "auto", "Hi", "-v")
     assert "tiny: 9 prompt tokens (4 cached)" in result.stderr
     assert "3 tokens at" in result.stderr
 
 
-def test_an_answer_cut_at_the_limit_says_so(outstation: Outstation, gateway: FakeGateway) -> None:
-    gateway.stream.insert(2, b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}\n\n')
+def test_an_answer_cut_at_the_limit_says_so(outstation: Outstation, scripted: FakeGateway) -> None:
+    scripted.stream.insert(2, b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}\n\n')
     result = outstation("run", "auto", "Hi")
     assert result.exit_code == 0
     assert "cut at the token limit" in result.stderr
 
 
 def test_the_key_comes_from_the_environment(
-    outstation: Outstation, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    outstation: Outstation, scripted: FakeGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OUTSTATION_API_KEY", "secret")
     outstation("run", "auto", "Hi")
-    outstation("ps", "--url", gateway.url + "/v1/")
-    assert gateway.keys == ["Bearer secret", "Bearer secret"]
+    outstation("ps", "--url", scripted.url + "/v1/")
+    assert scripted.keys == ["Bearer secret", "Bearer secret"]
 
 
-def test_a_refusal_is_told_in_the_gateways_words(outstation: Outstation, gateway: FakeGateway) -> None:
-    gateway.refusal = (404, "The model 'x' does not exist.")
+def test_a_refusal_is_told_in_the_gateways_words(outstation: Outstation, scripted: FakeGateway) -> None:
+    scripted.refusal = (404, "The model 'x' does not exist.")
     result = outstation("run", "x", "Hi")
     assert result.exit_code == 1
     assert result.stderr == "Error: The model 'x' does not exist.\n"
-    gateway.refusal = (401, "A key is needed.")
+    scripted.refusal = (401, "A key is needed.")
     assert "Put the key into OUTSTATION_API_KEY" in outstation("ps").stderr
 
 
@@ -100,9 +100,9 @@ def test_a_refusal_is_told_in_the_gateways_words(outstation: Outstation, gateway
     ],
 )
 def test_a_cut_answer_is_never_taken_for_a_whole_one(
-    outstation: Outstation, gateway: FakeGateway, stream: list[bytes], expected: str
+    outstation: Outstation, scripted: FakeGateway, stream: list[bytes], expected: str
 ) -> None:
-    gateway.stream = stream
+    scripted.stream = stream
     result = outstation("run", "auto", "Hi")
     assert result.exit_code == 1
     assert result.stdout == "Hel\n"
@@ -137,25 +137,26 @@ def test_events_may_be_split_anywhere_and_hold_any_character() -> None:
 def model(**changes: Any) -> dict[str, Any]:
     state = {
         "name": "tiny", "status": "ready", "detail": "", "memory_bytes": 287_000_000, "context_length": 8192,
-        "waiting": 2, "running": 3, "max_sequences": 16, "kv_cells": 8192, "kv_cells_used": 4096, "kv_cells_kept": 1000, "decode_rate": 143.26,
+        "waiting": 2, "running": 3, "max_sequences": 16, "kv_cells": 8192, "kv_cells_used": 4096,
+        "kv_cells_kept": 1000, "decode_rate": 143.26,
     }  # fmt: skip
     return state | changes
 
 
-def test_ps_shows_what_runs(outstation: Outstation, gateway: FakeGateway) -> None:
+def test_ps_shows_what_runs(outstation: Outstation, scripted: FakeGateway) -> None:
     stopped = model(
         name="other", status="failed", detail="it is truncated\x1b", memory_bytes=0, kv_cells=0, decode_rate=0
     )
-    gateway.status["models"] = [model(), stopped]
+    scripted.status["models"] = [model(), stopped]
     head, first, second, detail = outstation("ps").stdout.splitlines()
     assert head.split() == ["NAME", "STATE", "MEMORY", "CONTEXT", "KV", "QUEUE", "RUNNING", "TOK/S"]
     assert first.split() == ["tiny", "ready", "287.0", "MB", "8192", "3096/8192,", "1000", "kept", "2", "3/16", "143.3"]
     assert second.split() == ["other", "failed", "-", "8192", "-", "2", "3/16", "-"]
     assert detail == "other: it is truncated"
-    assert json.loads(outstation("ps", "--json").stdout) == gateway.status
+    assert json.loads(outstation("ps", "--json").stdout) == scripted.status
 
 
-def test_ps_of_a_gateway_without_models(outstation: Outstation, gateway: FakeGateway) -> None:
+def test_ps_of_a_gateway_without_models(outstation: Outstation, scripted: FakeGateway) -> None:
     assert "The gateway has no models" in outstation("ps").stdout
 
 
@@ -213,7 +214,7 @@ def terminal(*arguments: str) -> Iterator[Terminal]:
         os.close(master)
 
 
-def test_a_conversation_in_a_terminal(gateway: FakeGateway) -> None:
+def test_a_conversation_in_a_terminal(scripted: FakeGateway) -> None:
     with terminal("run", "auto", "--system", "Be brief.") as tty:
         tty.until(">>> ")
         tty.type("Hi\n")
@@ -232,21 +233,21 @@ def test_a_conversation_in_a_terminal(gateway: FakeGateway) -> None:
         tty.until(">>> ")
         tty.type("/bye\n")
         assert tty.leave() == 0
-        roles = [[message["role"] for message in body["messages"]] for body in gateway.bodies]
+        roles = [[message["role"] for message in body["messages"]] for body in scripted.bodies]
         assert roles == [["system", "user"], ["system", "user", "assistant", "user"], ["system", "user"]]
-        assert gateway.bodies[1]["messages"][2]["content"] == "Hello, site."
-        assert gateway.bodies[2]["messages"][1]["content"] == "two\nlines"
+        assert scripted.bodies[1]["messages"][2]["content"] == "Hello, site."
+        assert scripted.bodies[2]["messages"][1]["content"] == "two\nlines"
 
 
-def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(gateway: FakeGateway) -> None:
-    gateway.hold = threading.Event()
+def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(scripted: FakeGateway) -> None:
+    scripted.hold = threading.Event()
     with terminal("run", "auto") as tty:
         tty.until(">>> ")
         tty.type("Hi\n")
         tty.until(", site.")
         tty.interrupt()
         tty.until("(stopped)")
-        gateway.hold.set()
+        scripted.hold.set()
         tty.until(">>> ")
         tty.interrupt_until("/bye or Ctrl-D leaves.")
         tty.type("Go on\n")
@@ -254,24 +255,24 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(gateway: FakeGateway)
         tty.until(">>> ")
         tty.type("\x04")
         assert tty.leave() == 0
-        assert gateway.bodies[1]["messages"][1] == {"role": "assistant", "content": "Hello, site."}
+        assert scripted.bodies[1]["messages"][1] == {"role": "assistant", "content": "Hello, site."}
 
 
-def test_a_conversation_survives_a_gateway_that_is_gone_for_a_moment(gateway: FakeGateway) -> None:
-    gateway.refusal = (503, "The model is loading.")
+def test_a_conversation_survives_a_gateway_that_is_gone_for_a_moment(scripted: FakeGateway) -> None:
+    scripted.refusal = (503, "The model is loading.")
     with terminal("run", "auto") as tty:
         tty.until(">>> ")
         tty.type("Hi\n")
         tty.until("The model is loading.")
-        gateway.refusal = None
+        scripted.refusal = None
         tty.type("Hi\n")
         tty.until("Hello, site.")
         tty.type("/bye\n")
         assert tty.leave() == 0
 
 
-def test_what_a_model_says_does_not_drive_the_terminal(gateway: FakeGateway) -> None:
-    gateway.stream = [delta("a\x1b[2J\x07b\u009bc"), DONE]
+def test_what_a_model_says_does_not_drive_the_terminal(scripted: FakeGateway) -> None:
+    scripted.stream = [delta("a\x1b[2J\x07b\u009bc"), DONE]
     with terminal("run", "auto", "Hi") as tty:
         seen = tty.until("bc")
         assert "\x1b[2J" not in seen
@@ -279,8 +280,8 @@ def test_what_a_model_says_does_not_drive_the_terminal(gateway: FakeGateway) -> 
         tty.leave()
 
 
-def test_ctrl_c_ends_a_single_answer_with_130(gateway: FakeGateway) -> None:
-    gateway.hold = threading.Event()
+def test_ctrl_c_ends_a_single_answer_with_130(scripted: FakeGateway) -> None:
+    scripted.hold = threading.Event()
     with subprocess.Popen(
         [*COMMAND, "run", "auto", "Hi"],
         stdin=subprocess.DEVNULL,
@@ -296,9 +297,9 @@ def test_ctrl_c_ends_a_single_answer_with_130(gateway: FakeGateway) -> None:
     assert b"Traceback" not in errors
 
 
-def test_an_answer_is_closed_when_it_is_left(gateway: FakeGateway) -> None:
-    gateway.hold = threading.Event()
-    chunks = Gateway(gateway.url).chat({"model": "auto", "messages": []})
+def test_an_answer_is_closed_when_it_is_left(scripted: FakeGateway) -> None:
+    scripted.hold = threading.Event()
+    chunks = Gateway(scripted.url).chat({"model": "auto", "messages": []})
     assert next(chunks)["choices"][0]["delta"]["content"] == "Hello"
     chunks.close()
-    gateway.hold.set()
+    scripted.hold.set()

@@ -273,9 +273,9 @@ def test_any_bytes_are_read_or_refused(path: Path, data: bytes, honest: int) -> 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_change_of_a_real_header_is_read_or_refused(real_model: Path, path: Path, data: st.DataObject) -> None:
-    size = real_model.stat().st_size
-    with real_model.open("rb") as file:
+def test_any_change_of_a_real_header_is_read_or_refused(model_file: Path, path: Path, data: st.DataObject) -> None:
+    size = model_file.stat().st_size
+    with model_file.open("rb") as file:
         header = bytearray(file.read(2 << 20))
     # Half of the changes into the keys and numbers at its beginning, where they matter most.
     for at in data.draw(st.lists(st.integers(0, 4096) | st.integers(0, len(header) - 8), max_size=3)):
@@ -288,8 +288,8 @@ def test_any_change_of_a_real_header_is_read_or_refused(real_model: Path, path: 
         pass
 
 
-def test_a_real_model_is_described(real_model: Path) -> None:
-    info = read_gguf(real_model)
+def test_a_model_file_is_described(model_file: Path) -> None:
+    info = read_gguf(model_file)
     assert info.architecture == "llama"
     assert info.parameters > 100_000_000
     assert info.n_vocab == 49152
