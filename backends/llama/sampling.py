@@ -23,6 +23,7 @@ Logits = NDArray[np.float32]
 GREEDY_BELOW = 1e-4  # a smaller temperature only overflows on its way to the same token
 BLOCK = 256  # weights summed together before the running sum: exact enough in float32, and one pass over the row
 
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A chosen token; `logprob` and `top` (token, log-probability; likeliest first) only when asked for."""
@@ -107,14 +108,13 @@ class Sampler:
         np.exp(weights, out=weights)
         if self._top_k or self._top_p < 1.0 or self._min_p:
             ids = self._kept(weights)
-            return int(ids[_pick(np.cumsum(weights[ids], dtype=np.float64), u)])
+            running = np.cumsum(weights[ids], dtype=np.float64)
+            return int(ids[_at(running, u * running[-1])])
         blocks = self._weights.reshape(-1, BLOCK)
         running = np.cumsum(blocks.sum(axis=1), dtype=np.float64)
-        block = _pick(running, u)
-        rest = u * running[-1] - (running[block - 1] if block else 0.0)
-        within = np.cumsum(blocks[block], dtype=np.float64)
-        at = block * BLOCK + min(int(np.searchsorted(within, rest, side="right")), BLOCK - 1)
-        return min(at, len(x) - 1)
+        block = _at(running, u * running[-1])
+        before = running[block - 1] if block else 0.0
+        return block * BLOCK + _at(np.cumsum(blocks[block], dtype=np.float64), u * running[-1] - before)
 
     def _kept(self, weights: Logits) -> NDArray[np.intp]:
         """Ascending ids of the tokens that top_k, then top_p, then min_p leave; weights are relative to the likeliest.
@@ -125,21 +125,29 @@ class Sampler:
         for floor in (1e-3, 1e-5, 0.0):
             ids = np.flatnonzero(weights > floor)
             heavy = weights[ids]
-            enough = len(ids) >= self._top_k if self._top_k else float(heavy.sum(dtype=np.float64)) >= self._top_p * total
-            if enough or self._min_p > floor:
+            if self._enough(heavy, total, floor):
                 break
+        if self._top_k:
+            if self._top_k < len(ids):
+                keep = heavy >= np.partition(heavy, -self._top_k)[-self._top_k]
+                ids, heavy = ids[keep], heavy[keep]
+            total = float(heavy.sum(dtype=np.float64))
         threshold = self._min_p
-        if self._top_k and self._top_k < len(ids):
-            threshold = max(threshold, float(np.partition(heavy, -self._top_k)[-self._top_k]))
-            ids, heavy, total = ids[heavy >= threshold], heavy[heavy >= threshold], 0.0
         if self._top_p < 1.0:
             # The nucleus: the fewest heaviest tokens that hold top_p of the mass (Holtzman et al. 2020).
             descending = np.sort(heavy)[::-1]
             running = np.cumsum(descending, dtype=np.float64)
-            mass = float(running[-1]) if self._top_k else total
-            n = min(int(np.searchsorted(running, self._top_p * mass)), len(descending) - 1)
+            n = min(int(np.searchsorted(running, self._top_p * total)), len(descending) - 1)
             threshold = max(threshold, float(descending[n]))
         return ids[heavy >= threshold] if threshold else ids
+
+    def _enough(self, heavy: Logits, total: float, floor: float) -> bool:
+        """Whether the weights above `floor` are all that the filters need to see."""
+        if self._top_k and len(heavy) >= self._top_k:
+            return True
+        if self._min_p > floor:
+            return not self._top_k or self._top_p >= 1.0  # else top_p is a share of all that top_k leaves
+        return not self._top_k and float(heavy.sum(dtype=np.float64)) >= self._top_p * total
 
     def _with_logprobs(self, token: int, logits: Logits) -> Choice:
         """Log-probabilities of the model's own distribution, before any bias, penalty or temperature."""
@@ -153,7 +161,7 @@ class Sampler:
         return Choice(token, float(logits[token]) - norm, top)
 
 
-
-def _pick(running: NDArray[np.float64], u: float) -> int:
-    """Where the fraction `u` of the total falls in a running sum."""
-    return min(int(np.searchsorted(running, u * running[-1], side="right")), len(running) - 1)
+def _at(running: NDArray[np.float64], target: float) -> int:
+    """Where `target` falls in a running sum; at most the last entry that adds to it, lest rounding choose a zero."""
+    last = np.searchsorted(running, running[-1])
+    return int(min(np.searchsorted(running, target, side="right"), last))
