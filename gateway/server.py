@@ -24,13 +24,19 @@ log = logging.getLogger("outstation.server")
 def serve(config: Config) -> None:
     """Listens until SIGTERM or SIGINT, then drains within `server.drain_timeout_s` and returns.
 
-    Raises:
-        ConfigError: an open address without a key, a taken port, a configured model that is not there.
+    An open address without a key, a taken port, a configured model that is not there: says so and exits with 1.
     """
+    set_up(config.logging)
+    try:
+        _serve(config)
+    except ConfigError as error:
+        raise SystemExit(f"Error: {error}") from None
+
+
+def _serve(config: Config) -> None:
     from gateway.app import build_app
 
     check_exposure(config)
-    set_up(config.logging)
     with listen(config.server.host, config.server.port) as listener:
         host, port = listener.getsockname()[:2]
         config = config.model_copy(update={"server": config.server.model_copy(update={"port": port})})

@@ -52,6 +52,13 @@ def test_a_client_without_a_host_header_is_refused_in_the_apis_shape(start_gatew
     assert b'"host_not_allowed"' in answer
 
 
+def test_a_configured_model_that_is_not_there_is_named(start_gateway):
+    gateway = start_gateway('[[models]]\nname = "gone"', wait_for=None)
+    assert gateway.process.wait(timeout=30) == 1
+    assert "the model 'gone'" in gateway.log.read_text()
+    assert "Traceback" not in gateway.log.read_text()
+
+
 def test_a_taken_port_is_named():
     with listen("127.0.0.1", 0) as taken, pytest.raises(ConfigError, match="--port"):
         listen("127.0.0.1", taken.getsockname()[1])
