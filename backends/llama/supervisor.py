@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from backends.errors import BackendError, BadModelFile, DeadlineExceeded, Unavailable
+from backends.errors import BackendError, BadModelFile, DeadlineExceeded, EngineFailed, Unavailable
 from backends.llama.process import EngineProcess
 from backends.types import ModelStatus
 
@@ -44,11 +44,13 @@ class Supervisor:
         self._load_timeout_s = load_timeout_s
         self._leases = 0
         self._deaths = 0
-        self._permanent: BadModelFile | None = None
+        self._permanent = ""  # why its file can never be loaded
         self._starting: asyncio.Task[EngineProcess] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._unload: asyncio.TimerHandle | None = None
         self._free = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._drained.set()
         self._closed = False
 
     @asynccontextmanager
@@ -82,6 +84,8 @@ class Supervisor:
             self._unload.cancel()
         if self._starting:
             self._starting.cancel()
+            await asyncio.wait((self._starting,))  # a half-started process is ended before we go
+        await self._drained.wait()
         await self._drain(DRAIN_S if self._leases else 0.0)
         for task in tuple(self._tasks):
             task.cancel()
@@ -99,7 +103,7 @@ class Supervisor:
         if self._closed:
             raise Unavailable("The gateway is shutting down.", retry_after=5)
         if self._permanent:
-            raise self._permanent
+            raise BadModelFile(self._permanent)
         task = self._starting or self._begin()
         try:
             # Shielded: the load goes on for the next request when this one's client leaves.
@@ -121,8 +125,7 @@ class Supervisor:
 
     async def _load(self) -> EngineProcess:
         try:
-            if self._draining():
-                await self._drained()
+            await self._drained.wait()
             self.status = "starting"
             if self._deaths:
                 await asyncio.sleep(BACKOFF_S[min(self._deaths - 1, len(BACKOFF_S) - 1)])
@@ -130,14 +133,22 @@ class Supervisor:
             engine = await asyncio.wait_for(self._spawn(), self._load_timeout_s)
         except TimeoutError:
             self._fail(f"loading took longer than {self._load_timeout_s:g} s")
-            raise DeadlineExceeded(f"The model {self._name} did not load in time.", retry_after=self.retry_after()) from None
+            raise DeadlineExceeded(
+                f"The model {self._name} did not load in time.", retry_after=self.retry_after()
+            ) from None
         except BackendError as e:
             if isinstance(e, BadModelFile):
-                self._permanent = e
+                self._permanent = e.message
             self._fail(e.message)
             raise
+        except OSError as e:
+            self._fail(f"its process cannot be started ({e})")
+            raise EngineFailed(
+                f"The process of {self._name} cannot be started: {e}.", retry_after=self.retry_after()
+            ) from e
         except asyncio.CancelledError:
-            self.status = "stopped"
+            if self.status == "starting":
+                self.status = "stopped"
             raise
         finally:
             self._starting = None
@@ -171,16 +182,11 @@ class Supervisor:
     # -- unloading -----------------------------------------------------------------------------------------------
 
     def _schedule_unload(self) -> None:
+        if self._unload:
+            self._unload.cancel()  # of a process that died meanwhile
         if self._keep_alive_s >= 0 and self.status == "ready" and not self._closed:
             loop = asyncio.get_running_loop()
             self._unload = loop.call_later(self._keep_alive_s, lambda: self._spawn_task(self._drain(0.0)))
-
-    def _draining(self) -> bool:
-        return self.status == "draining"
-
-    async def _drained(self) -> None:
-        while self._draining():
-            await asyncio.sleep(0.01)
 
     async def _drain(self, grace_s: float) -> None:
         """Let the requests under way finish for `grace_s`, then end the process and give its memory back."""
@@ -188,16 +194,19 @@ class Supervisor:
         if engine is None or self.status != "ready" or (self._leases and not self._closed):
             return
         self.status = "draining"
-        if self._leases:
-            try:
+        self._drained.clear()
+        try:
+            if self._leases:
                 await asyncio.wait_for(self._free.wait(), grace_s)
-            except TimeoutError:
-                log.warning("model %s: %d requests did not finish in %g s", self._name, self._leases, grace_s)
-        await engine.stop()
-        self.engine, self.status, self.detail = None, "stopped", ""
+        except TimeoutError:
+            log.warning("model %s: %d requests did not finish in %g s", self._name, self._leases, grace_s)
+        finally:
+            await engine.stop()
+            self.engine, self.status, self.detail = None, "stopped", ""
+            self._drained.set()
         log.info("model %s unloaded", self._name)
 
     def _spawn_task(self, coroutine: Awaitable[None]) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(coroutine)  # type: ignore[arg-type]
+        task: asyncio.Task[None] = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
