@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ import click
 from gateway.commands.common import config_option, echo_json, json_option, printable
 from gateway.commands.installation import (
     check_config,
+    check_configured_files,
     check_engine,
     check_home,
     check_models,
@@ -59,7 +61,8 @@ def examine(config_path: Path | None, *, deep: bool) -> Iterator[Finding]:
     home = config.home if config else home_dir()
     yield check_home(home)
     needs: dict[str, int] = {}
-    for finding, need in check_models(Store(home), deep=deep):
+    configured = check_configured_files(config) if config else ()
+    for finding, need in chain(check_models(Store(home), deep=deep), configured):
         yield finding
         if need:
             needs[finding.subject.removeprefix("model ")] = need

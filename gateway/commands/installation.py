@@ -32,13 +32,18 @@ print("\\n" + json.dumps({"version": llama_cpp.__version__, "info": info}))
 
 
 def check_config(path: Path | None) -> tuple[Finding, Config | None]:
-    """The configuration, and what to say of it."""
+    """The configuration, and what to say of it: whatever `serve` would refuse."""
+    from gateway.app import build_app
     from gateway.config import ConfigError, load_config
 
+    config = None
     try:
         config = load_config(path)
+        build_app(config)  # loads nothing; finds models and aliases that lead nowhere
     except ConfigError as error:
-        return Finding("configuration", "fail", str(error), "Correct it; docs/configuration.md lists every key."), None
+        return Finding(
+            "configuration", "fail", str(error), "Correct it; docs/configuration.md lists every key."
+        ), config
     return Finding("configuration", "ok", str(config.source or "none found: the defaults hold")), config
 
 
@@ -81,6 +86,26 @@ def check_models(store: Store, *, deep: bool) -> Iterator[tuple[Finding, int]]:
     if not models:
         todo = "`outstation pull smollm2-135m-instruct` fetches the default one."
         yield Finding("models", "warn", f"none in {store.folder}", todo), 0
+
+
+def check_configured_files(config: Config) -> Iterator[tuple[Finding, int]]:
+    """As `check_models`, for the files that the configuration names outside the store."""
+    from backends.errors import BadModelFile
+    from backends.models.gguf import read_gguf
+
+    for model in config.models:
+        if not model.file:
+            continue
+        path = Path(model.file).expanduser()
+        path = path if path.is_absolute() or config.source is None else config.source.parent / path
+        try:
+            info = read_gguf(path)
+        except BadModelFile as error:
+            yield Finding(f"model {model.name}", "fail", str(error).rstrip("."), "Replace the file."), 0
+            continue
+        cells = model.kv_cells or min(info.context_length, DEFAULT_CONTEXT)
+        text = f"{size_text(info.size_bytes)}, {info.quantization}, its file {path} is whole"
+        yield Finding(f"model {model.name}", "ok", text), info.size_bytes + info.kv_bytes_per_cell * cells
 
 
 def check_port(host: str, port: int, key: str | None, *, wait_s: float = 3.0) -> Finding:

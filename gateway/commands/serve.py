@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.commands.common import config_option, read_config
-from gateway.commands.ports import in_use
+
+if TYPE_CHECKING:
+    from gateway.config import Config
 
 
 @click.command()
@@ -17,22 +20,17 @@ from gateway.commands.ports import in_use
 def serve(config_path: Path | None, host: str | None, port: int | None) -> None:
     """Run the gateway in the foreground."""
     config = read_config(config_path, host, port)
-    if reason := in_use(config.server.host, config.server.port):
-        raise click.ClickException(
-            f"The gateway cannot listen on {config.server.host}:{config.server.port}: {reason}. "
-            "Stop what runs there, or choose another port with --port."
-        )
-    _hint_at_models(config.home)
+    _hint_at_models(config)
     from gateway.app import serve as run_gateway
 
     run_gateway(config)
 
 
-def _hint_at_models(home: Path) -> None:
+def _hint_at_models(config: Config) -> None:
     from backends.models.store import Store
 
-    store = Store(home)
+    store = Store(config.home)
     for problem in store.problems():
         click.echo(f"Warning: {problem}", err=True)
-    if not store.list():
+    if not config.models and not store.list():
         click.echo("No model is on this box yet: `outstation pull smollm2-135m-instruct` fetches one.", err=True)

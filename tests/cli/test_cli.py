@@ -60,8 +60,16 @@ def test_serve_says_that_a_port_is_taken(outstation: Outstation) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         result = outstation("serve", "--port", str(server.getsockname()[1]))
     assert result.exit_code == 1
-    assert "address already in use" in result.stderr
-    assert "--port" in result.stderr
+    assert "Address already in use" in result.output
+    assert "--port" in result.output
+
+
+def test_serve_refuses_a_configured_model_that_is_not_there(outstation: Outstation) -> None:
+    Path("outstation.toml").write_text('[[models]]\nname = "pumps"\n')
+    result = outstation("serve", "--port", "0")
+    assert result.exit_code == 1
+    assert "the model 'pumps'" in result.output
+    assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "x"])

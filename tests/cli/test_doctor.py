@@ -15,6 +15,7 @@ from backends.models.store import LocalModel, Store
 from gateway.commands.installation import (
     built_features,
     check_config,
+    check_configured_files,
     check_engine,
     check_home,
     check_models,
@@ -23,6 +24,7 @@ from gateway.commands.installation import (
 from gateway.commands.machine import check_clock, check_cores, check_memory, check_processor, cpu_quota, memory_limit
 from gateway.commands.ports import in_use
 from tests.cli.conftest import FakeGateway, Outstation
+from tests.models.gguf_writer import gguf
 
 
 @pytest.fixture
@@ -152,6 +154,23 @@ def test_the_configuration_is_read(tmp_path: Path) -> None:
     assert (finding.level, config is not None) == ("ok", True)
     finding, config = check_config(tmp_path / "absent.toml")
     assert (finding.level, config) == ("fail", None)
+
+
+def test_models_that_the_configuration_names_are_examined(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.gguf", tmp_path / "bad.gguf"
+    good.write_bytes(gguf())
+    bad.write_bytes(b"GGUF")
+    text = '[[models]]\nname = "good"\nfile = "good.gguf"\n[[models]]\nname = "bad"\nfile = "bad.gguf"\n'
+    (tmp_path / "outstation.toml").write_text(text)
+    finding, config = check_config(None)
+    assert finding.level == "ok"
+    assert config is not None
+    levels = {finding.subject: finding.level for finding, _ in check_configured_files(config)}
+    assert levels == {"model good": "ok", "model bad": "fail"}
+    bad.unlink()
+    finding, _ = check_config(None)
+    assert finding.level == "fail"
+    assert "there is no file" in finding.text
 
 
 def test_a_port_is_free_ours_or_taken(scripted: FakeGateway, taken: int) -> None:
