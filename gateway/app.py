@@ -79,11 +79,12 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
         api.add_api_route(path, endpoint, methods=[method], summary=summary, response_model=None, openapi_extra=schemas)
 
     chat = described("ChatCompletion", takes="ChatRequest", streams="ChatCompletionChunk")
+    model = described("ModelObject", path_parameter="id")
     completion = described("Completion", takes="CompletionRequest", streams="Completion")
     add("POST", "/v1/chat/completions", chat_endpoint(inference), "Answer a chat", chat)
     add("POST", "/v1/completions", completions_endpoint(inference), "Complete a raw prompt", completion)
     add("GET", "/v1/models", list_endpoint(site), "List the models", described("ModelList"))
-    add("GET", "/v1/models/{id:path}", get_endpoint(site), "Describe a model", described("ModelObject"))
+    add("GET", "/v1/models/{id:path}", get_endpoint(site), "Describe a model", model)
     add("GET", "/healthz", healthz, "Is the gateway alive?", described("Health"))
     add("GET", "/readyz", readyz_endpoint(site), "Can `auto` be answered?", described("Health"))
     add("GET", "/metrics", metrics_endpoint(metrics), "Figures for Prometheus", described(None))

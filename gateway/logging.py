@@ -14,12 +14,17 @@ from gateway.schemas.settings import LoggingSettings
 def set_up(settings: LoggingSettings) -> None:
     """Sends all logging to standard error in the operator's format."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if settings.format == "json" else _Text())
+    handler.setFormatter(formatter(settings))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
     # The server says the same in lines of its own; ours suffice.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def formatter(settings: LoggingSettings) -> logging.Formatter:
+    """How a line looks."""
+    return _Json() if settings.format == "json" else _Text()
 
 
 class _Text(logging.Formatter):
@@ -28,7 +33,7 @@ class _Text(logging.Formatter):
         line = f"{clock} {record.levelname.lower():<7} {record.getMessage()}"
         fields = getattr(record, "fields", None)
         if fields:
-            line += "".join(f" {key}={_plain(value)}" for key, value in fields.items() if value not in ("", None))
+            line += "".join([f" {key}={_plain(value)}" for key, value in fields.items()])
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -50,5 +55,7 @@ class _Json(logging.Formatter):
 
 def _plain(value: object) -> str:
     """One token: what holds spaces or control characters is quoted, so that nobody can forge a line."""
-    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    text = str(value)
     return text if text.isprintable() and " " not in text else orjson.dumps(text).decode()

@@ -132,23 +132,28 @@ def _known(error: Exception) -> BackendError | None:
 
 def _fields(outcome: Outcome, now: float) -> Mapping[str, Any]:
     """The access log's line. Never any text of the request."""
-    usage = outcome.usage
-    return {
+    fields: dict[str, Any] = {
         "id": outcome.id,
         "method": outcome.method,
         "path": outcome.path[:200],
         "status": outcome.status,
         "outcome": outcome.ending,
-        "error": outcome.error,
-        "key": outcome.key,
-        "route": outcome.route.name if outcome.route else "",
-        "attempts": outcome.attempts or "",
-        "prompt_tokens": usage.prompt_tokens if usage else "",
-        "cached_tokens": usage.cached_tokens if usage else "",
-        "completion_tokens": usage.completion_tokens if usage else "",
-        "ttft_s": outcome.first_at - outcome.started if outcome.first_at is not None else "",
-        "total_s": now - outcome.started,
     }
+    if outcome.error:
+        fields["error"] = outcome.error
+    if outcome.key:
+        fields["key"] = outcome.key
+    if outcome.route:
+        fields["route"] = outcome.route.name
+        fields["attempts"] = outcome.attempts
+    if outcome.usage:
+        fields["prompt_tokens"] = outcome.usage.prompt_tokens
+        fields["cached_tokens"] = outcome.usage.cached_tokens
+        fields["completion_tokens"] = outcome.usage.completion_tokens
+    if outcome.first_at is not None:
+        fields["ttft_s"] = outcome.first_at - outcome.started
+    fields["total_s"] = now - outcome.started
+    return fields
 
 
 class HostGuard:

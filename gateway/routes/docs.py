@@ -70,7 +70,9 @@ def document(api: FastAPI) -> dict[str, Any]:
     return made
 
 
-def described(answer: str | None, *, takes: str | None = None, streams: str | None = None) -> dict[str, Any]:
+def described(
+    answer: str | None, *, takes: str | None = None, streams: str | None = None, path_parameter: str | None = None
+) -> dict[str, Any]:
     """An operation's schemas, by the names of the classes in `gateway.schemas`; `answer` None: plain text."""
     content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
     if answer:
@@ -79,6 +81,8 @@ def described(answer: str | None, *, takes: str | None = None, streams: str | No
         content["text/event-stream"] = {"schema": _ref(streams)}
     failure = {"description": "Any failure", "content": {"application/json": {"schema": _ref("ErrorBody")}}}
     extra: dict[str, Any] = {"responses": {"200": {"description": "Success", "content": content}, "default": failure}}
+    if path_parameter:
+        extra["parameters"] = [{"name": path_parameter, "in": "path", "required": True, "schema": {"type": "string"}}]
     if takes:
         extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(takes)}}}
     return extra

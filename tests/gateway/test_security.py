@@ -1,11 +1,16 @@
 """Who may come in, and how much they may bring."""
 
 import asyncio
+import io
+import json
+import logging
 
 import httpx2
 import pytest
 
 from backends.fake import FakeBackend
+from gateway.logging import formatter
+from gateway.schemas.settings import LoggingSettings
 
 pytestmark = pytest.mark.anyio
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "x"}]}
@@ -107,6 +112,30 @@ async def test_the_keys_name_is_logged_and_the_key_is_not(make_app, connect, cap
     (record,) = caplog.records
     assert record.fields["key"] == "app"
     assert "secret" not in str(record.__dict__)
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+async def test_a_log_line_cannot_be_forged_and_holds_no_text(make_app, connect, format_):
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter(LoggingSettings(format=format_)))
+    logger = logging.getLogger("outstation.access")
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    try:
+        await connect(make_app()).post("/v1/x%0Ainfo forged=1", json=BODY)
+        await connect(make_app()).post("/v1/chat/completions", json={**BODY, "user": "the secret"})
+    finally:
+        logger.removeHandler(handler)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2
+    assert "secret" not in stream.getvalue()
+    if format_ == "json":
+        assert json.loads(lines[0])["path"] == "/v1/x\ninfo forged=1"
+        assert json.loads(lines[1])["completion_tokens"] == 2
+    else:
+        assert 'path="/v1/x\\ninfo forged=1"' in lines[0]
+        assert "completion_tokens=2" in lines[1]
 
 
 async def test_a_body_over_the_limit_announced_or_not(make_app, connect):

@@ -1,6 +1,7 @@
 """Health, readiness, metrics, status, and the API's own description."""
 
 import asyncio
+import re
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -145,6 +146,10 @@ async def test_the_openapi_document_is_whole(make_app, connect):
                 yield from refs(value)
 
     assert set(refs(document)) <= set(schemas)
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            declared = {parameter["name"] for parameter in operation.get("parameters", [])}
+            assert declared == set(re.findall(r"{(\w+)}", path))
     assert {"temperature", "messages", "logit_bias"} <= set(schemas["ChatRequest"]["properties"])
 
 
