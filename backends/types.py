@@ -24,7 +24,7 @@ class Sampling:
         temperature: 0 is greedy.
         top_k: keep the k most likely tokens; 0 keeps all.
         min_p: keep tokens at least this fraction as likely as the likeliest.
-        repeat_penalty: divides (multiplies, if negative) the logit of each token already seen (Keskar et al. 2019); 1 is off.
+        repeat_penalty: divides the logit (multiplies, if negative) of tokens seen before (Keskar et al. 2019); 1: off.
         logit_bias: (token id, value added to its logit) pairs.
         top_logprobs: None: no log-probabilities; n: the chosen token's and the n likeliest alternatives'.
         max_tokens: completion tokens at most; None: as many as the context holds.
@@ -54,7 +54,7 @@ class Request:
     Attributes:
         id: the request id that the client sees in `x-request-id`.
         model: the name that the client asked for (`auto`, an alias, a local name, `provider/model`).
-        messages: chat only: role/content mappings as received; content is text once the dialect has flattened text parts.
+        messages: chat only: role/content mappings; content is text once the dialect has flattened text parts.
         prompts: completions only: each prompt yields `n` choices, choice index = prompt index * n + k.
         needs: capabilities that a route must have (`vision`, `audio`, `tools`, ...).
         template_kwargs: extra variables for the chat template.

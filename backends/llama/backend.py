@@ -131,7 +131,7 @@ class LlamaBackend:
             return 5.0
         prompt_s = stats["backlog"] / stats["prefill_rate"]
         tokens = (stats["waiting"] + stats["running"] / 2) * self._completion
-        return min(120.0, max(1.0, prompt_s + tokens / stats["decode_rate"]))
+        return float(min(120.0, max(1.0, prompt_s + tokens / stats["decode_rate"])))
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -143,12 +143,15 @@ class LlamaBackend:
         try:
             return await asyncio.wait_for(engine.prepare(request), self.settings.first_token_timeout_s)
         except TimeoutError:
-            raise DeadlineExceeded("The prompt could not be tokenised in time.", retry_after=self.retry_after()) from None
+            raise DeadlineExceeded(
+                "The prompt could not be tokenised in time.", retry_after=self.retry_after()
+            ) from None
 
     def _admit(self) -> None:
         if self._queued >= self.settings.queue_length:
             raise Overloaded(
-                f"{self._queued} requests are waiting for {self.name}, as many as may wait.", retry_after=self.retry_after()
+                f"{self._queued} requests are waiting for {self.name}, as many as may wait.",
+                retry_after=self.retry_after(),
             )
 
     async def _bounded(

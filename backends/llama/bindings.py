@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,28 +162,44 @@ class Context:
         llama.llama_set_abort_callback(self._ctx, callback, ctypes.cast(self._abort, ctypes.c_void_p))
 
     def _make_batch(self, n: int) -> None:
-        self.tokens = np.zeros(n, np.int32)
-        self.positions = np.zeros(n, np.int32)
-        self.sequences = np.zeros(n, np.int32)
-        self.outputs = np.zeros(n, np.int8)
+        self._tokens = np.zeros(n, np.int32)
+        self._positions = np.zeros(n, np.int32)
+        self._sequences = np.zeros(n, np.int32)
+        self._outputs = np.zeros(n, np.int8)
         self._ones = np.ones(n, np.int32)
-        base = self.sequences.ctypes.data
+        base = self._sequences.ctypes.data
         self._seq_pointers = (ctypes.POINTER(ctypes.c_int32) * n)(
             *(ctypes.cast(base + 4 * i, ctypes.POINTER(ctypes.c_int32)) for i in range(n))
         )
         as_int32 = ctypes.POINTER(ctypes.c_int32)
         self._batch = llama.llama_batch(
             n_tokens=0,
-            token=self.tokens.ctypes.data_as(as_int32),
+            token=self._tokens.ctypes.data_as(as_int32),
             embd=None,
-            pos=self.positions.ctypes.data_as(as_int32),
+            pos=self._positions.ctypes.data_as(as_int32),
             n_seq_id=self._ones.ctypes.data_as(as_int32),
             seq_id=ctypes.cast(self._seq_pointers, ctypes.POINTER(as_int32)),
-            logits=self.outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+            logits=self._outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
 
+    def put(self, at: int, tokens: Sequence[int], position: int, seq: int, *, output: bool) -> int:
+        """Write the run `tokens` of sequence `seq`, the first at `position`, into the batch from index `at` on.
+
+        `output`: logits of the last one are wanted. Returns the index behind the run.
+        """
+        end = at + len(tokens)
+        if end == at + 1:  # a decoding sequence: plain item assignment is three times as fast as slices
+            self._tokens[at], self._positions[at], self._sequences[at] = tokens[0], position, seq
+        else:
+            self._tokens[at:end] = tokens
+            self._positions[at:end] = range(position, position + len(tokens))
+            self._sequences[at:end] = seq
+            self._outputs[at:end] = 0
+        self._outputs[end - 1] = output
+        return end
+
     def decode(self, n: int) -> bool:
-        """Compute the first `n` tokens of the batch arrays. False if aborted; the caller then removes the step's cells.
+        """Compute the first `n` tokens of the batch. False if aborted; the caller then removes the step's cells.
 
         Raises `EngineFailed` on any other outcome: the process had better start anew.
         """
@@ -196,12 +213,13 @@ class Context:
         raise EngineFailed(f"llama_decode failed with code {result}")
 
     def logits(self, rows: int) -> NDArray[np.float32]:
-        """Logits of the tokens marked in `outputs`, in batch order; shape [rows, n_vocab], valid until the next decode."""
+        """Logits of the tokens marked as outputs, in batch order: [rows, n_vocab], valid until the next decode."""
         pointer = llama.llama_get_logits(self._ctx)
         address = ctypes.cast(pointer, ctypes.c_void_p).value
         assert address is not None
         buffer = (ctypes.c_float * (rows * self.n_vocab)).from_address(address)
-        return np.frombuffer(buffer, np.float32).reshape(rows, self.n_vocab)
+        flat: NDArray[np.float32] = np.ctypeslib.as_array(buffer)
+        return flat.reshape(rows, self.n_vocab)
 
     def abort(self, wanted: bool) -> None:
         """End the decode that is running now (within one graph node), or let the next one run."""
@@ -222,5 +240,3 @@ class Context:
     def clear(self) -> None:
         """Forget everything; for warm-up only."""
         llama.llama_memory_clear(self._memory, False)
-
-

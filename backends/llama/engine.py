@@ -8,66 +8,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+from backends.llama import sampling
 from backends.llama.bindings import Context, Model
 from backends.llama.governor import Governor
-from backends.llama.kv_cache import KVCache
+from backends.llama.jobs import Choice, Counters, Job, Running
 from backends.llama.protocol import Began, Failed, Output
-from backends.llama.sampling import Sampler
 from backends.llama.scheduler import Scheduler, Sequence, Step
-from backends.llama.text import TextAssembler
-from backends.types import Chunk, FinishReason, Sampling, TokenLogprob, Usage
+from backends.types import Usage
 
 ABORTABLE_S = 0.06  # a step expected to be shorter ends soon enough by itself
 
 Emit = Callable[[list[Output]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A tokenised request. `generated`: for each choice, tokens that another engine already produced."""
-
-    id: str
-    prompts: tuple[list[int], ...]
-    n: int
-    params: Sampling
-    generated: dict[int, list[int]] = field(default_factory=dict)
-
-
-@dataclass(eq=False, slots=True)
-class Choice:
-    """One completion under way."""
-
-    index: int
-    sequence: Sequence
-    sampler: Sampler
-    text: TextAssembler
-
-
-@dataclass(eq=False, slots=True)
-class Running:
-    """A job's choices, and what they have used."""
-
-    job: Job
-    choices: dict[int, Choice]
-    began: bool = False
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since the process started; rates are exponential averages."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    decode_rate: float = 0.0
-    steps: int = 0
-    step_seconds: float = 0.0
-    python_seconds: float = 0.0
 
 
 class Engine:
@@ -148,7 +100,7 @@ class Engine:
         decoded = self._clock()
         if done:
             self._advance(plan, rows, out)
-            self.scheduler.cost.observe(plan.n_decode, plan.n_prefill, decoded - decoding)
+            self.scheduler.cost.observe(plan.n_decode, plan.prompt_parts, decoded - decoding)
         if out:
             self._emit(out)
         ended = self._clock()
@@ -177,30 +129,13 @@ class Engine:
         return not self._closed
 
     def _add(self, job: Job) -> None:
-        running = Running(job, {}, prompt_tokens=sum(len(p) for p in job.prompts))
-        self._jobs[job.id] = running
+        running = self._jobs[job.id] = Running(job, {}, prompt_tokens=sum(map(len, job.prompts)))
         self.counters.prompt_tokens += running.prompt_tokens
-        for p, prompt in enumerate(job.prompts):
-            for k in range(job.n):
-                self._add_choice(running, p * job.n + k, k, prompt)
-
-    def _add_choice(self, running: Running, index: int, k: int, prompt: list[int]) -> None:
-        job = running.job
-        generated = job.generated.get(index, [])
-        room = self._n_ctx - len(prompt)
-        limit = room if job.params.max_tokens is None else min(job.params.max_tokens, room)
-        key = (job.id, index)
-        sequence = Sequence(key, prompt + generated, len(prompt), limit, self._clock())
-        banned = sorted(self._model.eog) if job.params.ignore_eos else ()
-        sampler = Sampler(job.params, choice=k, prompt=prompt, banned=banned)
-        choice = Choice(index, sequence, sampler, TextAssembler(job.params.stop))
-        if generated:
-            sampler.resume(generated)
-            for token in generated:
-                choice.text.push(self._model.shown(token))
-        running.choices[index] = choice
-        self._by_key[key] = choice
-        self.scheduler.add(sequence)
+        for index in range(len(job.prompts) * job.n):
+            choice = Choice.begin(self._model, job, index, self._n_ctx, self._clock())
+            running.choices[index] = choice
+            self._by_key[choice.sequence.key] = choice
+            self.scheduler.add(choice.sequence)
 
     def _remove(self, running: Running) -> None:
         for choice in running.choices.values():
@@ -225,24 +160,17 @@ class Engine:
 
     def _fill_batch(self, plan: Step) -> list[Sequence]:
         """Write the step into the batch; returns the sequences whose next token will be sampled, in row order."""
-        c, at, rows = self._context, 0, []
-        c.outputs[: sum(n for _, n in plan.parts)] = 0
+        at, rows = 0, []
         for s, n in plan.parts:
-            if n == 1:
-                c.tokens[at], c.positions[at], c.sequences[at] = s.tokens[s.n_past], s.n_past, s.seq
-            else:
-                c.tokens[at : at + n] = s.tokens[s.n_past : s.n_past + n]
-                c.positions[at : at + n] = range(s.n_past, s.n_past + n)
-                c.sequences[at : at + n] = s.seq
-            at += n
-            if n == s.remaining:
-                c.outputs[at - 1] = 1
+            assert s.seq is not None
+            output = n == s.remaining
+            at = self._context.put(at, s.tokens[s.n_past : s.n_past + n], s.n_past, s.seq, output=output)
+            if output:
                 rows.append(s)
         return rows
 
     def _decode(self, plan: Step) -> bool:
-        cost = self.scheduler.cost
-        if cost.decode_seconds(plan.n_decode) + plan.n_prefill * cost.per_prompt_token > ABORTABLE_S:
+        if plan.expected_s > ABORTABLE_S:
             with self._wake:
                 self._abortable = frozenset(s.key[0] for s, _ in plan.parts)
                 if self._closed or any(item in self._abortable for item in self._inbox if isinstance(item, str)):
@@ -270,35 +198,16 @@ class Engine:
                 out.append((s.key[0], Failed(f"The model failed: {e}.")))
                 self._remove(self._jobs[s.key[0]])
                 continue
-            s.tokens.append(chosen.token)
-            logprob = None
-            if choice.sampler.params.top_logprobs is not None:
-                top = tuple(self._logprob(t, lp) for t, lp in chosen.top)
-                logprob = self._logprob(chosen.token, chosen.logprob, top)
-            self._take(choice, chosen.token, logprob, out)
+            self._take(choice, chosen, out)
 
-    def _logprob(self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
-        raw = self._model.piece(token)
-        return TokenLogprob(raw.decode("utf-8", "replace"), logprob, tuple(raw), top)
-
-    def _take(self, choice: Choice, token: int, logprob: TokenLogprob | None, out: list[Output]) -> None:
-        """One sampled token: to text, and to the end of its choice if it is one."""
-        s = choice.sequence
-        running = self._jobs[s.key[0]]
+    def _take(self, choice: Choice, chosen: sampling.Choice, out: list[Output]) -> None:
+        key = choice.sequence.key[0]
+        chunk = choice.take(self._model, chosen)
+        out.append((key, chunk))
+        running = self._jobs[key]
         running.completion_tokens += 1
         self.counters.completion_tokens += 1
-        reason: FinishReason | None = "stop" if token in self._model.eog else None
-        text, ready, stopped = "", (), False
-        if reason is None:
-            text, ready, stopped = choice.text.push(self._model.shown(token), logprob)
-            reason = "stop" if stopped else None
-        if reason is None and (s.generated >= s.max_tokens or len(s.tokens) >= self._n_ctx):
-            reason = "length"
-        if reason and not stopped:
-            rest, more = choice.text.flush()
-            text, ready = text + rest, ready + more
-        out.append((s.key[0], Chunk(choice.index, text, (token,), ready, reason)))
-        if reason:
+        if chunk.finish_reason:
             self._finish(running, choice, out)
 
     def _finish(self, running: Running, choice: Choice, out: list[Output]) -> None:

@@ -75,7 +75,7 @@ class KVCache:
     """Who holds which cells. All methods are synchronous and belong to the engine's one thread."""
 
     def __init__(self, cells: int, sequences: int, memory: Memory, *, reuse: bool = True) -> None:
-        """`cells` and `sequences` as the context was made with; `reuse=False` for memories that cannot share a prefix."""
+        """`cells` and `sequences` as the context has them; `reuse=False` for a memory that cannot share a prefix."""
         self.cells = cells
         self.reuse = reuse
         self.used = 0

@@ -93,12 +93,13 @@ class EngineProcess:
 
     async def prepare(self, request: Request) -> int:
         """Render and tokenise in the worker; returns the prompt tokens of the longest prompt."""
-        future = self._prepared[request.id] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._prepared[request.id] = future
         try:
             self._send(protocol.prepare(request))
             return await future
         finally:
-            self._prepared.pop(request.id, None)
+            del self._prepared[request.id]
 
     async def generate(self, request: Request, sampling: Sampling) -> AsyncIterator[Event | protocol.Began]:
         """Start a prepared request and yield what comes for it. Closing the iterator cancels it in the worker."""
@@ -203,4 +204,6 @@ class EngineProcess:
 
 def _worker_environment() -> dict[str, str]:
     """The gateway's own, but for its secrets, which a worker has no use for."""
-    return {k: v for k, v in os.environ.items() if k != "OUTSTATION_API_KEY"} | {"OUTSTATION_GATEWAY_PID": str(os.getpid())}
+    return {k: v for k, v in os.environ.items() if k != "OUTSTATION_API_KEY"} | {
+        "OUTSTATION_GATEWAY_PID": str(os.getpid())
+    }

@@ -95,7 +95,13 @@ def sampling(raw: Mapping[str, Any]) -> Sampling:
 
 def pack_error(error: BackendError) -> dict[str, Any]:
     """An error that the gateway can raise again."""
-    return {"class": type(error).__name__, "message": error.message, "code": error.code, "param": error.param, "extra": error.extra}
+    return {
+        "class": type(error).__name__,
+        "message": error.message,
+        "code": error.code,
+        "param": error.param,
+        "extra": error.extra,
+    }
 
 
 def unpack_error(raw: Mapping[str, Any]) -> BackendError:

@@ -1,21 +1,23 @@
 """What the next step computes: continuous batching with chunked prefill. Pure: time comes in as an argument.
 
 Each step carries one token of every decoding sequence and as many prompt tokens as the time budget leaves. Sequences
-wait until the cells that their prompt needs (not their worst case) can be had; one that does not fit yet does not hold up
-the ones behind it. If the cache runs out in decode, the youngest sequence is preempted: its cells become kept prefixes
-and it is resumed from its own tokens later, unseen by its client (as vLLM's recomputation does).
+wait until the cells that their prompt needs (not their worst case) can be had; one that does not fit yet does not hold
+up the ones behind it. If the cache runs out in decode, the youngest sequence is preempted: its cells become kept
+prefixes and it is resumed from its own tokens later, unseen by its client (as vLLM's recomputation does).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from backends.llama.cost import Cost
 from backends.llama.kv_cache import KVCache, common_prefix
 
 DECODE_RESERVE = 16  # cells a newcomer leaves free beyond its prompt, so that it is not preempted at once
 WORTH_WAITING = 32  # prompt tokens: less than this is computed twice rather than waited for
 PASSED_OVER_S = 2.0  # a sequence that waited this long for cells lets nobody younger take them
+MIN_CHUNK = 8  # prompt tokens a step takes on however little time is left, so that a prompt always gets on
 AGING = 0.5  # of the prefill rate: how fast waiting makes up for a long prompt
 
 
@@ -57,49 +59,34 @@ class Sequence:
 class Step:
     """(sequence, how many of its next tokens) in batch order. A part that reaches the end of the tokens is sampled.
 
-    `n_decode` parts carry only the token sampled last, the others `n_prefill` tokens together. Counted when planned:
-    the sequences themselves change while the step is carried out.
+    Figures are taken when it is planned; the sequences themselves change while it is carried out.
+
+    Attributes:
+        n_decode: parts that carry only the token sampled last.
+        prompt_parts: (tokens, depth of the first) of the others.
+        expected_s: seconds that it should take.
     """
 
     parts: tuple[tuple[Sequence, int], ...]
     admitted: tuple[Sequence, ...]
     preempted: tuple[Sequence, ...]
     n_decode: int
-    n_prefill: int
-
-
-@dataclass(slots=True)
-class Cost:
-    """How long a step takes, learned from steps: seconds = decode[n sequences] + per_prompt_token * n_prefill."""
-
-    per_prompt_token: float = 1 / 200
-    per_sequence: float = 1 / 100
-    decode: dict[int, float] = field(default_factory=dict)
+    prompt_parts: tuple[tuple[int, int], ...]
+    expected_s: float
 
     @property
-    def prefill_rate(self) -> float:
-        """Prompt tokens/s at present."""
-        return 1.0 / self.per_prompt_token
-
-    def decode_seconds(self, n: int) -> float:
-        return self.decode.get(n, self.per_sequence * n)
-
-    def observe(self, n_decode: int, n_prefill: int, seconds: float) -> None:
-        """Exponential averages over about five steps: quick enough for a box that just became busy."""
-        if n_prefill == 0:
-            old = self.decode.get(n_decode, seconds)
-            self.decode[n_decode] = old + 0.2 * (seconds - old)
-            self.per_sequence += 0.2 * (seconds / n_decode - self.per_sequence)
-        elif n_prefill >= 8:
-            each = max(seconds - self.decode_seconds(n_decode), seconds * 0.2) / n_prefill
-            self.per_prompt_token += 0.3 * (each - self.per_prompt_token)
+    def n_prefill(self) -> int:
+        """Prompt tokens in it."""
+        return sum(n for n, _ in self.prompt_parts)
 
 
 class Scheduler:
     """The waiting line, the live sequences, and the plan of each step."""
 
-    def __init__(self, kv: KVCache, *, max_sequences: int, max_batch: int, step_budget_s: float, idle_budget_s: float) -> None:
-        """`step_budget_s` bounds a step that others' tokens wait for; `idle_budget_s` one that only newcomers wait for."""
+    def __init__(
+        self, kv: KVCache, *, max_sequences: int, max_batch: int, step_budget_s: float, idle_budget_s: float
+    ) -> None:
+        """`step_budget_s` bounds a step that others' tokens wait for, `idle_budget_s` one that newcomers wait for."""
         self.kv = kv
         self.cost = Cost()
         self.waiting: list[Sequence] = []
@@ -118,10 +105,11 @@ class Scheduler:
         preempted = tuple(self._make_room_for_decode())
         admitted = tuple(self._admit(now))
         decoding = [s for s in self.live if s.remaining == 1 and s.generated > 0]
-        parts = [(s, 1) for s in decoding]
-        parts.extend(self._prefill_parts(now, len(decoding)))
-        n_prefill = sum(n for _, n in parts) - len(decoding)
-        return Step(tuple(parts), admitted, preempted, len(decoding), n_prefill)
+        prefilling = list(self._prefill_parts(now, len(decoding)))
+        parts = (*((s, 1) for s in decoding), *prefilling)
+        prompt_parts = tuple((n, s.n_past) for s, n in prefilling)
+        expected_s = self.cost.step_seconds(len(decoding), prompt_parts)
+        return Step(parts, admitted, preempted, len(decoding), prompt_parts, expected_s)
 
     def computed(self, s: Sequence, n: int) -> None:
         """The step's part is in the cache: share prompt tokens, keep completion tokens private."""
@@ -196,19 +184,20 @@ class Scheduler:
         prefilling = [s for s in self.live if s.remaining > 1 or s.generated == 0]
         if not prefilling:
             return
-        budget_s = self._step_budget_s - self.cost.decode_seconds(n_decoding) if n_decoding else self._idle_budget_s
-        room = min(self._max_batch - n_decoding, max(int(budget_s / self.cost.per_prompt_token), 8))
-        rate = AGING / self.cost.per_prompt_token
+        left_s = self._step_budget_s - self.cost.decode_seconds(n_decoding) if n_decoding else self._idle_budget_s
+        room = self._max_batch - n_decoding
+        taken = n_decoding  # cells are taken in `computed`; until then the step's parts must fit together
+        rate = AGING / self.cost.each
         prefilling.sort(key=lambda s: s.remaining - (now - s.arrived) * rate)
+        least = MIN_CHUNK
         for s in prefilling:
-            n = min(s.remaining, room)
+            n = min(s.remaining, room, max(self.cost.tokens_in(left_s, s.n_past), least))
             if n <= 0:
                 return
-            if not self.kv.make_room(n_decoding + n):
+            if not self.kv.make_room(taken + n):
                 continue
-            # Cells are taken in `computed`; until then the step's parts must fit together.
-            n_decoding += n
-            room -= n
+            taken, room, least = taken + n, room - n, 0
+            left_s -= self.cost.prompt_seconds(n, s.n_past)
             yield s, n
 
     def _make_room_for_decode(self) -> Iterator[Sequence]:

@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Any
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from backends.errors import BadModelFile, InvalidRequest
 
@@ -43,7 +44,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             _check_widths(left)
         return super().call_binop(context, operator, left, right)
 
-    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):
             # center, ljust, zfill, indent, format: a width is the one way left to make much of little.
             if isinstance(value, int) and abs(value) > MAX_PADDING and getattr(obj, "__name__", "") != "range":
@@ -76,17 +77,25 @@ class ChatTemplate:
         env = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
         env.filters["tojson"] = _tojson
         env.filters["indent"] = _indent
-        for name in ("center", "wordwrap", "format", "batch", "slice"):  # padding without bound, and no template needs it
+        for name in (
+            "center",
+            "wordwrap",
+            "format",
+            "batch",
+            "slice",
+        ):  # padding without bound, and no template needs it
             del env.filters[name]
         env.globals["raise_exception"] = _raise_exception
-        env.globals["strftime_now"] = lambda fmt: datetime.now().strftime(fmt)
+        env.globals["strftime_now"] = lambda fmt: datetime.now().astimezone().strftime(fmt)
         env.globals.pop("lipsum", None)
         try:
             self._template = env.from_string(source)
         except (jinja2.TemplateError, RecursionError, OverflowError) as e:
             raise BadModelFile(f"The model file's chat template does not compile: {e}") from e
 
-    def render(self, messages: Sequence[Mapping[str, Any]], extra: Mapping[str, Any], *, limit_s: float = RENDER_SECONDS) -> str:
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], extra: Mapping[str, Any], *, limit_s: float = RENDER_SECONDS
+    ) -> str:
         """The prompt's text, ready for the assistant's turn. Raises `InvalidRequest` with the template's own reason."""
         variables = {**extra, **self._tokens, "messages": [dict(m) for m in messages], "add_generation_prompt": True}
         budget = 16 * sum(len(str(m)) for m in messages) + 4 * MAX_TEMPLATE_BYTES

@@ -65,7 +65,7 @@ class TextAssembler:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, piece: bytes, logprob: TokenLogprob | None = None) -> tuple[str, tuple[TokenLogprob, ...], bool]:
-        """A token's bytes in; (text to show, the log-probabilities of its tokens, whether a stop string ended it) out."""
+        """A token's bytes in; (text to show, log-probabilities of its tokens, whether a stop string ended it) out."""
         text = self._decoder.decode(piece)
         if logprob is not None:
             self._pending.append((self._decoded, logprob))

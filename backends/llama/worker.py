@@ -1,4 +1,4 @@
-"""The process of one model: `python -m backends.llama.worker FD`, started by the supervisor with one end of a socket pair.
+"""The process of one model: `python -m backends.llama.worker FD`, with one end of the supervisor's socket pair.
 
 The main thread computes; a second one reads messages, renders templates and tokenises. The process ends with its
 socket: a gateway that was killed leaves no orphan.
@@ -23,8 +23,10 @@ import orjson
 from backends.errors import BackendError, BadModelFile, ContextLengthExceeded, InvalidRequest
 from backends.llama import protocol
 from backends.llama.bindings import Context, Model, silence
-from backends.llama.engine import Engine, Job
+from backends.llama.cost import Cost
+from backends.llama.engine import Engine
 from backends.llama.governor import Governor, candidates, usable_cores
+from backends.llama.jobs import Job
 from backends.llama.kv_cache import KVCache
 from backends.llama.scheduler import Scheduler
 from backends.llama.template import ChatTemplate
@@ -64,10 +66,14 @@ class Preparer:
 
     def prepare(self, message: Mapping[str, Any]) -> int:
         """Tokenise and keep; returns the prompt tokens of the longest prompt. Raises `InvalidRequest`."""
-        prompts = (self._chat(message),) if message["kind"] == "chat" else tuple(map(self._completion, message["prompts"]))
+        prompts = (
+            (self._chat(message),) if message["kind"] == "chat" else tuple(map(self._completion, message["prompts"]))
+        )
         longest = max(map(len, prompts))
         if longest >= self._n_ctx:
-            raise ContextLengthExceeded(longest, self._n_ctx, param="messages" if message["kind"] == "chat" else "prompt")
+            raise ContextLengthExceeded(
+                longest, self._n_ctx, param="messages" if message["kind"] == "chat" else "prompt"
+            )
         self._prepared[message["id"]] = prompts
         while len(self._prepared) > MAX_PREPARED:
             self._prepared.popitem(last=False)
@@ -106,7 +112,7 @@ class Preparer:
             tokens = prompt
             if any(not 0 <= t < self._model.n_vocab for t in tokens):
                 raise InvalidRequest(
-                    f"The prompt has a token id that the model does not have: ids go from 0 to {self._model.n_vocab - 1}.",
+                    f"The prompt has a token id that the model lacks: ids go from 0 to {self._model.n_vocab - 1}.",
                     param="prompt",
                 )
         if not tokens:
@@ -159,20 +165,27 @@ def _load(channel: Channel, options: Mapping[str, Any]) -> tuple[Engine, Prepare
         step_budget_s=options["step_budget_s"],
         idle_budget_s=max(IDLE_BUDGET_S, options["step_budget_s"]),
     )
+    scheduler.cost = _measured_cost(context)
     stats = Statistics(channel, scheduler, governor, most)
     engine = Engine(model, context, scheduler, governor, stats.emit, n_ctx=n_ctx)
     stats.engine = engine
-    ready = {"op": "ready", "n_ctx": n_ctx, "cells": context.cells, "threads": most, "load_s": time.perf_counter() - started}
+    ready = {
+        "op": "ready",
+        "n_ctx": n_ctx,
+        "cells": context.cells,
+        "threads": most,
+        "load_s": time.perf_counter() - started,
+    }
     return engine, Preparer(model, n_ctx), ready
 
 
 def _fastest_threads(context: Context, cores: int) -> int:
     """The thread count that decodes four sequences fastest here and now; at most about `CALIBRATION_S`."""
     best, best_s, began = 1, float("inf"), time.perf_counter()
-    _warm(context)
+    _warm(context, 4)
     for n in candidates(cores):
         context.set_threads(n)
-        took = min(_warm(context) for _ in range(3))
+        took = min(_warm(context, 4) for _ in range(3))
         if took < best_s:
             best, best_s = n, took
         if time.perf_counter() - began > CALIBRATION_S:
@@ -180,10 +193,18 @@ def _fastest_threads(context: Context, cores: int) -> int:
     return best
 
 
-def _warm(context: Context, n: int = 4) -> float:
-    """Seconds of one step of `n` one-token sequences."""
-    for i in range(n):
-        context.tokens[i], context.positions[i], context.sequences[i], context.outputs[i] = 1, 0, i, 1
+def _measured_cost(context: Context) -> Cost:
+    """What the first steps will take, so that the first long prompt is cut into the right chunks already."""
+    decode = _warm(context, 4) / 4
+    prompt = _warm(context, 32) / 32
+    return Cost(base=prompt, slope=prompt / 2, each=prompt, per_sequence=decode)
+
+
+def _warm(context: Context, n: int) -> float:
+    """Seconds of one step of `n` tokens, each at the start of a sequence."""
+    each, at = max(1, n // 4), 0
+    while at < n:
+        at = context.put(at, [1] * each, 0, at // each, output=True)
     started = time.perf_counter()
     context.decode(n)
     took = time.perf_counter() - started
@@ -241,7 +262,7 @@ def _listen(channel: Channel, engine: Engine, preparer: Preparer) -> None:
                 engine.cancel(message["id"])
         except BackendError as e:
             channel.send({"op": "refused", "id": message["id"], "error": protocol.pack_error(e)})
-        except Exception as e:  # one bad request must not take the others' engine down
+        except Exception as e:  # noqa: BLE001 - one bad request must not take the others' engine down
             error = InvalidRequest(f"The prompt could not be prepared ({type(e).__name__}: {e}).")
             channel.send({"op": "refused", "id": message["id"], "error": protocol.pack_error(error)})
     engine.close()

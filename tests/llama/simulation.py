@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from backends.llama.kv_cache import KVCache
-from backends.llama.scheduler import Scheduler, Sequence, Step
+from backends.llama.scheduler import MIN_CHUNK, Scheduler, Sequence, Step
 from tests.llama.fake_memory import FakeMemory
 
 VOCABULARY = 50
@@ -98,7 +98,7 @@ class Simulation:
             assert not self.scheduler.waiting, "sequences wait, nobody is live, and nobody is admitted"
             return plan
         n_decode, n_prefill = plan.n_decode, plan.n_prefill
-        self.check(plan, n_decode, n_prefill, cost.decode_seconds(n_decode), cost.per_prompt_token)
+        self.check(plan, n_decode, n_prefill)
         sampled = []
         for s, n in plan.parts:
             assert s.seq is not None
@@ -114,20 +114,20 @@ class Simulation:
             if s.generated >= s.max_tokens:
                 self.finished[s.key] = s.tokens[s.n_prompt :]
                 self.scheduler.finish(s)
-        cost.observe(n_decode, n_prefill, seconds)
+        cost.observe(n_decode, plan.prompt_parts, seconds)
         self.now += seconds
         self.steps += 1
         self.computed_tokens += n_decode + n_prefill
         return plan
 
-    def check(self, plan: Step, n_decode: int, n_prefill: int, decode_s: float, per_token_s: float) -> None:
+    def check(self, plan: Step, n_decode: int, n_prefill: int) -> None:
         """What holds for every step."""
         assert len({s.key for s, _ in plan.parts}) == len(plan.parts)
         assert all(1 <= n <= s.remaining for s, n in plan.parts)
         assert n_decode + n_prefill == sum(n for _, n in plan.parts) <= self.max_batch
         assert len(self.scheduler.live) <= self.max_sequences
         if n_decode:
-            assert n_prefill <= max(8, (STEP_BUDGET_S - decode_s) / per_token_s)
+            assert n_prefill <= MIN_CHUNK or plan.expected_s <= STEP_BUDGET_S + 1e-9
         decoding = [s for s in self.scheduler.live if s.remaining == 1 and s.generated > 0]
         assert n_decode == len(decoding), "a decoding sequence was left out of a step"
         for s in self.scheduler.live:

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from backends.llama.scheduler import DECODE_RESERVE, PASSED_OVER_S, Cost, Sequence
+from backends.llama.scheduler import DECODE_RESERVE, PASSED_OVER_S, Sequence
 from tests.llama.simulation import Simulation, alone
 
 # Other than every prompt's first token, so that prompts share nothing unless they are meant to.
@@ -249,14 +249,3 @@ def test_a_steps_figures_stay_while_it_is_carried_out() -> None:
     sim.add("one", prompt(1, 1), 5)
     plan = sim.step()
     assert (plan.n_decode, plan.n_prefill) == (2, 1)
-
-
-def test_costs_are_learned() -> None:
-    """From any start the estimates come close to the truth in some dozens of steps, and follow a slower box."""
-    cost, random_ = Cost(), random.Random(1)
-    for slow in (1.0, 3.0):
-        for _ in range(150):
-            n, prefill = random_.choice([1, 4, 8]), random_.choice([0, 0, 64, 256])
-            cost.observe(n, prefill, slow * (0.004 * n + prefill / 2000))
-        assert cost.decode_seconds(4) == pytest.approx(slow * 0.016, rel=0.25)
-        assert cost.prefill_rate == pytest.approx(2000 / slow, rel=0.25)
