@@ -19,6 +19,7 @@ from backends.models.gguf import GGUFInfo, read_gguf
 from backends.types import Event, ModelState, Request, Usage
 
 DEFAULT_CONTEXT = 8192
+REMEMBERED = 256  # requests counted and not submitted; a policy may have dropped this route since
 TYPICAL_COMPLETION = 128.0  # tokens, until this model's own answers were counted
 
 
@@ -32,7 +33,7 @@ class LlamaBackend:
             settings.name, self._spawn, keep_alive_s=settings.keep_alive_s, load_timeout_s=settings.load_timeout_s
         )
         self._queued = 0
-        self._prepared: set[str] = set()
+        self._prepared: dict[str, None] = {}  # ids in the order they came; the worker remembers twice as many
         self._completion = TYPICAL_COMPLETION
         self._memory_bytes = 0
         self._memory_until = 0.0
@@ -65,7 +66,9 @@ class LlamaBackend:
         self._admit()
         async with self._supervisor.lease(self.settings.load_timeout_s) as engine:
             n = await self._prepare(engine, request)
-            self._prepared.add(request.id)
+            self._prepared[request.id] = None
+            if len(self._prepared) > REMEMBERED:
+                del self._prepared[next(iter(self._prepared))]
             return n
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
@@ -80,7 +83,7 @@ class LlamaBackend:
             async with self._supervisor.lease(self.settings.load_timeout_s) as engine:
                 if request.id not in self._prepared:
                     await self._prepare(engine, request)
-                self._prepared.discard(request.id)
+                self._prepared.pop(request.id, None)
                 async with aclosing(self._bounded(engine.generate(request, sampling), request)) as events:
                     async for event in events:
                         if queued:
@@ -93,7 +96,7 @@ class LlamaBackend:
         finally:
             if queued:
                 self._queued -= 1
-            self._prepared.discard(request.id)
+            self._prepared.pop(request.id, None)
 
     def state(self) -> ModelState:
         s = self._supervisor

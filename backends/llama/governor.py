@@ -41,24 +41,31 @@ class Governor:
     def __init__(self, most: int, cores: int, usage: Callable[[], tuple[float, float]] | None = None) -> None:
         """`usage` returns (busy core-seconds of the whole box, of this process); psutil's by default."""
         self.threads = most
-        self._most = most
+        self.most = most
         self._cores = cores
         self._usage = usage or _psutil_usage()
         self._at = -math.inf
         self._last = (0.0, 0.0)
         self._freer = 0
 
+    def calibrate(self, measure: Callable[[], int], clock: Callable[[], float]) -> None:
+        """Let `measure` find the fastest thread count, and believe it only if the box was free meanwhile: beside a
+        busy neighbour few threads win, and would be all there ever are."""
+        self._others(clock())
+        fastest = measure()
+        others = self._others(clock())
+        self.most = fastest if others <= TOLERANCE else self._cores
+        self.threads = min(self.most, self._free(others))
+
     def update(self, now: float) -> bool:
         """Look again if a window has passed; True if `threads` changed."""
         span = now - self._at
         if span < WINDOW_S:
             return False
-        box, own = self._usage()
-        others = ((box - self._last[0]) - (own - self._last[1])) / span
-        self._at, self._last = now, (box, own)
+        others = self._others(now)
         if span == math.inf:
             return False
-        wanted = min(self._most, max(1, math.floor(self._cores - others + TOLERANCE)))
+        wanted = min(self.most, self._free(others))
         # Down at once, up only when two windows agree: a wrong 'up' costs far more than a late one.
         self._freer = self._freer + 1 if wanted > self.threads else 0
         if wanted == self.threads or self._freer == 1:
@@ -66,6 +73,16 @@ class Governor:
         self.threads = wanted
         self._freer = 0
         return True
+
+    def _others(self, now: float) -> float:
+        """Cores that others have used on average since the last look."""
+        box, own = self._usage()
+        others = ((box - self._last[0]) - (own - self._last[1])) / max(now - self._at, 1e-3)
+        self._at, self._last = now, (box, own)
+        return others
+
+    def _free(self, others: float) -> int:
+        return max(1, math.floor(self._cores - others + TOLERANCE))
 
 
 def _psutil_usage() -> Callable[[], tuple[float, float]]:

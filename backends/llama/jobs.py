@@ -41,7 +41,7 @@ class Choice:
         limit = room if job.params.max_tokens is None else min(job.params.max_tokens, room)
         sequence = Sequence((job.id, index), prompt + generated, len(prompt), limit, now)
         banned = sorted(model.eog) if job.params.ignore_eos else ()
-        sampler = Sampler(job.params, choice=index % job.n, prompt=prompt, banned=banned)
+        sampler = Sampler(job.params, choice=index, prompt=prompt, banned=banned)
         choice = cls(index, sequence, sampler, TextAssembler(job.params.stop), n_ctx)
         sampler.resume(generated)
         for token in generated:

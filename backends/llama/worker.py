@@ -154,9 +154,11 @@ def _load(channel: Channel, options: Mapping[str, Any]) -> tuple[Engine, Prepare
     cores = usable_cores()
     threads = options["threads"] or cores
     context = Context(model, cells=cells, max_sequences=live + KEPT_SEQUENCES, max_batch=MAX_BATCH, threads=threads)
-    most = options["threads"] or _fastest_threads(context, cores)
-    context.set_threads(most)
-    governor = None if options["threads"] else Governor(most, cores)
+    governor = None
+    if not options["threads"]:
+        governor = Governor(cores, cores)
+        governor.calibrate(lambda: _fastest_threads(context, cores), time.perf_counter)
+        context.set_threads(governor.threads)
     kv = KVCache(context.cells, live + KEPT_SEQUENCES, context, reuse=model.shares_prefixes)
     scheduler = Scheduler(
         kv,
@@ -166,14 +168,14 @@ def _load(channel: Channel, options: Mapping[str, Any]) -> tuple[Engine, Prepare
         idle_budget_s=max(IDLE_BUDGET_S, options["step_budget_s"]),
     )
     scheduler.cost = _measured_cost(context)
-    stats = Statistics(channel, scheduler, governor, most)
+    stats = Statistics(channel, scheduler, governor, threads)
     engine = Engine(model, context, scheduler, governor, stats.emit, n_ctx=n_ctx)
     stats.engine = engine
     ready = {
         "op": "ready",
         "n_ctx": n_ctx,
         "cells": context.cells,
-        "threads": most,
+        "threads": governor.threads if governor else threads,
         "load_s": time.perf_counter() - started,
     }
     return engine, Preparer(model, n_ctx), ready

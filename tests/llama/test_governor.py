@@ -107,3 +107,25 @@ def test_the_real_figures_can_be_had() -> None:
     (box, own), (box2, own2) = usage(), usage()
     assert 0 < own <= own2
     assert 0 < box <= box2
+
+
+def calibrated(others: float, fastest: int) -> tuple[int, int]:
+    """(threads now, most threads ever) of a 4-core governor that measured beside a neighbour of `others` cores."""
+    busy = mine = now = 0.0
+
+    def measure() -> int:
+        nonlocal busy, mine, now
+        now, busy, mine = now + 0.2, busy + 0.2 * (4.0), mine + 0.2 * (4.0 - others)
+        return fastest
+
+    governor = Governor(4, 4, lambda: (busy, mine))
+    governor.calibrate(measure, lambda: now)
+    return governor.threads, governor.most
+
+
+def test_what_is_measured_on_a_free_box_is_believed() -> None:
+    assert calibrated(others=0.1, fastest=3) == (3, 3)
+
+
+def test_what_is_measured_beside_a_neighbour_is_not_kept_for_ever() -> None:
+    assert calibrated(others=2.0, fastest=1) == (2, 4)
