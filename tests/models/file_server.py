@@ -19,6 +19,7 @@ class Site:
         cuts: for each answer in turn, how many bytes are sent before the connection is cut; then whole answers.
         claim: a Content-Length to give instead of the true one.
         answers: for each request in turn, a status to answer with an empty body; None: serve the file.
+        stall: waited for in the middle of a body.
         wrong_range: answer 206 with another range than was asked for.
     """
 
@@ -32,6 +33,7 @@ class Site:
     headers: dict[str, str] = field(default_factory=dict)
     redirect_to: str = ""
     wrong_range: bool = False
+    stall: threading.Event | None = None
     url: str = ""
     seen: list[dict[str, str]] = field(default_factory=list)
 
@@ -106,6 +108,10 @@ class _Handler(BaseHTTPRequestHandler):
         cut = site.cuts.pop(0) if site.cuts and body else None
         sent = body if cut is None else body[:cut]
         with contextlib.suppress(ConnectionError):
+            if site.stall and not site.stall.is_set() and sent:
+                self.wfile.write(sent[: len(sent) // 2])
+                site.stall.wait(30)
+                sent = sent[len(sent) // 2 :]
             self.wfile.write(b"%x\r\n%s\r\n" % (len(sent), sent) if site.chunked and sent else sent)
             if site.chunked and cut is None:
                 self.wfile.write(b"0\r\n\r\n")
