@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from backends.errors import BackendError, EngineFailed
 from backends.llama import protocol
+from backends.llama.link import Link
 from backends.llama.settings import LlamaSettings
 from backends.types import Chunk, Event, Request, Sampling
 
@@ -33,15 +32,13 @@ class Pending:
 class EngineProcess:
     """One running worker. Made by `start`; of no use once `ended()` returns."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.pid = process.pid
         self.ready: Mapping[str, Any] = {}
         self.stats: Mapping[str, Any] = {}
         self._process = process
-        self._reader = reader
-        self._writer = writer
+        self._link: Link | None = None
+        self._loaded: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
         self._pending: dict[str, Pending] = {}
         self._prepared: dict[str, asyncio.Future[int]] = {}
         self._ended: asyncio.Task[str] | None = None
@@ -62,30 +59,33 @@ class EngineProcess:
                 start_new_session=True,  # a Ctrl-C in the terminal is the gateway's to handle
                 env=_worker_environment(),
             )
-        reader, writer = await asyncio.open_connection(sock=ours, limit=protocol.MAX_LINE)
-        engine = cls(process, reader, writer)
+        engine = cls(process)
+        engine._link = await Link.over(ours, engine._dispatch)
+        engine._ended = asyncio.create_task(engine._until_end(), name=f"end of {settings.name}")
         try:
             await engine._load(settings)
         except BaseException:
             await engine.stop()
             raise
-        engine._ended = asyncio.create_task(engine._read(), name=f"read {settings.name}")
         return engine
 
     async def _load(self, settings: LlamaSettings) -> None:
-        options = {
-            "path": str(settings.path),
-            "context_length": settings.context_length,
-            "kv_cells": settings.kv_cells,
-            "max_sequences": settings.max_sequences,
-            "threads": settings.threads,
-            "step_budget_s": settings.step_budget_s,
-        }
-        self._writer.write(protocol.dumps(options))
-        line = await self._reader.readline()
-        if not line:
-            raise EngineFailed(f"its process ended while it loaded ({await self._why()})", retry_after=5)
-        self.ready = orjson.loads(line)
+        self._send(
+            {
+                "path": str(settings.path),
+                "context_length": settings.context_length,
+                "kv_cells": settings.kv_cells,
+                "max_sequences": settings.max_sequences,
+                "threads": settings.threads,
+                "step_budget_s": settings.step_budget_s,
+            }
+        )
+        assert self._ended is not None
+        either: set[asyncio.Future[Any]] = {self._loaded, self._ended}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not self._loaded.done():
+            raise EngineFailed(f"its process ended while it loaded ({self._ended.result()})", retry_after=5)
+        self.ready = self._loaded.result()
         if self.ready["op"] != "ready":
             raise protocol.unpack_error(self.ready["error"])
 
@@ -123,8 +123,8 @@ class EngineProcess:
 
     def forget(self, request_id: str) -> None:
         """Cancel a request, or drop what was prepared for it."""
-        if not self._writer.is_closing():
-            self._send({"op": "cancel", "id": request_id})
+        if self._link and self._link.open:
+            self._link.send({"op": "cancel", "id": request_id})
 
     async def ended(self) -> str:
         """Wait until the process is gone; returns how it ended."""
@@ -133,7 +133,8 @@ class EngineProcess:
 
     async def stop(self) -> None:
         """End the process now: its socket closes, and it is killed if that does not do."""
-        self._writer.close()
+        if self._link:
+            self._link.close()
         try:
             await asyncio.wait_for(self._process.wait(), STOP_S)
         except TimeoutError:
@@ -145,17 +146,13 @@ class EngineProcess:
     # -- the wire ------------------------------------------------------------------------------------------------
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        if self._writer.is_closing() or (self._ended and self._ended.done()):
+        if not self._link or not self._link.open:
             raise EngineFailed("The model's process has ended. Try again.", retry_after=2)
-        self._writer.write(protocol.dumps(message))
+        self._link.send(message)
 
-    async def _read(self) -> str:
-        try:
-            while line := await self._reader.readline():
-                self._dispatch(orjson.loads(line))
-        except (ConnectionError, ValueError):
-            pass  # a line cut by the process's death
-        self._writer.close()
+    async def _until_end(self) -> str:
+        assert self._link is not None
+        await self._link.closed
         why = await self._why()
         error = EngineFailed("The model's process ended while it answered. Try again.", retry_after=2)
         for pending in self._pending.values():
@@ -170,6 +167,9 @@ class EngineProcess:
             self.stats = message.get("stats") or self.stats
             for row in message["out"]:
                 self._deliver(*protocol.unpack_output(row))
+            return
+        if message["op"] in ("ready", "failed"):
+            self._loaded.set_result(message)
             return
         future = self._prepared.get(message["id"])
         if message["op"] == "prepared":

@@ -15,8 +15,6 @@ import orjson
 from backends.errors import BackendError, BadModelFile, ContextLengthExceeded, EngineFailed, InvalidRequest
 from backends.types import Chunk, Event, Request, Sampling, TokenLogprob, Usage
 
-MAX_LINE = 256 * 1024 * 1024  # a prompt of token ids; bodies are limited long before, at the gateway's door
-
 
 @dataclass(frozen=True, slots=True)
 class Began:
