@@ -93,6 +93,7 @@ def llama_settings(model: ModelSettings, local: LocalModel, config: Config) -> L
         max_sequences=model.max_sequences,
         threads=model.threads,
         step_budget_s=model.step_budget_ms / 1000 if model.step_budget_ms else defaults.step_budget_s,
+        prefix_cache_mb=model.prefix_cache_mb,
         keep_alive_s=model.keep_alive_s,
         load_at_start=model.load == "start",
         sampling=Sampling(**{**known, **own}),

@@ -93,6 +93,8 @@ class Engine:
         out: list[Output] = []
         self._note_admitted(plan, out)
         if not plan.parts:
+            if out:
+                self._emit(out)
             return
         rows = self._fill_batch(plan)
         decoding = self._clock()
@@ -139,12 +141,16 @@ class Engine:
 
     def _remove(self, running: Running) -> None:
         for choice in running.choices.values():
-            self._end_choice(choice)
+            self._end_choice(running, choice)
         del self._jobs[running.job.id]
 
-    def _end_choice(self, choice: Choice) -> None:
-        self.scheduler.finish(choice.sequence)
-        del self._by_key[choice.sequence.key]
+    def _end_choice(self, running: Running, choice: Choice) -> None:
+        s = choice.sequence
+        self.scheduler.finish(s)
+        del self._by_key[s.key]
+        if choice.index % running.job.n == 0:  # like the prompt itself, once for its n choices
+            running.cached_tokens += s.n_cached or 0
+            self.counters.cached_tokens += s.n_cached or 0
 
     # -- parts of a step -----------------------------------------------------------------------------------------
 
@@ -154,9 +160,6 @@ class Engine:
             if not running.began:
                 running.began = True
                 out.append((s.key[0], Began()))
-            if s.key[1] % running.job.n == 0 and s.generated == 0:
-                running.cached_tokens += s.n_cached or 0
-                self.counters.cached_tokens += s.n_cached or 0
 
     def _fill_batch(self, plan: Step) -> list[Sequence]:
         """Write the step into the batch; returns the sequences whose next token will be sampled, in row order."""
@@ -211,7 +214,7 @@ class Engine:
             self._finish(running, choice, out)
 
     def _finish(self, running: Running, choice: Choice, out: list[Output]) -> None:
-        self._end_choice(choice)
+        self._end_choice(running, choice)
         del running.choices[choice.index]
         if not running.choices:
             usage = Usage(running.prompt_tokens, running.completion_tokens, running.cached_tokens)

@@ -14,19 +14,42 @@ until their sequence closes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Protocol
 
+KEPT_CELLS = 512  # cells that kept prefixes may hold while there is a host's memory to move them to
+WORTH_COPYING = 64  # tokens: fewer are computed as soon as they are copied back
 MIN_TRIM = 64  # cells: evicting a long tail one cell a step would cost a scan of the cache each time
 
 
 class Memory(Protocol):
-    """The two operations of llama.cpp's memory that sharing needs; positions are [p0, p1), p1 = -1 is the end."""
+    """What of llama.cpp's memory is needed; positions are [p0, p1), p1 = -1 is the end."""
 
     def rm(self, seq: int, p0: int, p1: int) -> None: ...
 
     def cp(self, src: int, dst: int, p0: int, p1: int) -> None: ...
+
+    def save(self, seq: int) -> Sized: ...
+
+    def load(self, seq: int, state: Sized) -> bool: ...
+
+
+class Saved(Protocol):
+    """A sequence outside of the cache: its tokens from the start, and their cells."""
+
+    tokens: list[int]
+    state: Sized
+
+
+class Host(Protocol):
+    """Where prefixes go that nobody uses; `host_cache.HostCache`."""
+
+    def find(self, tokens: list[int]) -> tuple[Saved | None, int]: ...
+
+    def covers(self, tokens: list[int]) -> bool: ...
+
+    def put(self, tokens: list[int], state: Sized) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -74,13 +97,24 @@ def common_prefix(a: Sequence[int], b: Sequence[int], offset: int = 0) -> int:
 class KVCache:
     """Who holds which cells. All methods are synchronous and belong to the engine's one thread."""
 
-    def __init__(self, cells: int, sequences: int, memory: Memory, *, reuse: bool = True) -> None:
+    def __init__(
+        self,
+        cells: int,
+        sequences: int,
+        memory: Memory,
+        *,
+        reuse: bool = True,
+        host: Host | None = None,
+        worth_copying: int = WORTH_COPYING,
+    ) -> None:
         """`cells` and `sequences` as the context has them; `reuse=False` for a memory that cannot share a prefix."""
         self.cells = cells
         self.reuse = reuse
         self.used = 0
         self.evictable = 0
         self._memory = memory
+        self._host = host if reuse else None
+        self._worth_copying = worth_copying
         self._root = Node([], 0, None)
         self._free_ids = list(range(sequences - 1, -1, -1))
         self._holders: dict[int, Holder] = {}
@@ -92,8 +126,11 @@ class KVCache:
         return self.cells - self.used + self.evictable
 
     def match(self, tokens: list[int]) -> int:
-        """How many leading tokens are in the cache now."""
-        return self._walk(tokens)[1] if self.reuse else 0
+        """How many leading tokens need not be computed: they are in the cache, or can be copied back into it."""
+        if not self.reuse:
+            return 0
+        matched, saved = self._walk(tokens)[1], self._host.find(tokens)[1] if self._host else 0
+        return saved if saved - matched >= self._worth_copying else matched
 
     def cost(self, tokens: list[int]) -> int:
         """By how much `available` falls once a sequence of `tokens` is opened and computed.
@@ -114,7 +151,10 @@ class KVCache:
         """
         if not self._free_ids and not self._free_an_id():
             return None
-        node, matched = self._walk(tokens[:-1]) if self.reuse else (self._root, 0)
+        prefix = tokens[:-1]
+        if self._host and (restored := self._restore(self._host, prefix)):
+            return restored
+        node, matched = self._walk(prefix) if self.reuse else (self._root, 0)
         if matched < node.end:
             node = self._split(node, matched)
         seq = self._free_ids.pop()
@@ -180,11 +220,44 @@ class KVCache:
             self._trim(leaf, max(n - (self.cells - self.used), MIN_TRIM))
         return True
 
+    def spill(self, limit: int = KEPT_CELLS) -> None:
+        """Move the least recently used kept prefixes to the host's memory until at most `limit` cells are kept."""
+        while self._host and self.evictable > limit:
+            leaf = min(self._kept_leaves(), key=lambda node: node.last_used)
+            self._trim(leaf, len(leaf.tokens))
+
     def clear_kept(self) -> None:
         """Forget every prefix that no live sequence holds."""
         while leaves := list(self._kept_leaves()):
             for leaf in leaves:
                 self._trim(leaf, len(leaf.tokens))
+
+    # -- the host's memory ---------------------------------------------------------------------------------------
+
+    def _restore(self, host: Host, prefix: list[int]) -> tuple[int, int] | None:
+        """A live sequence with what the host has of `prefix`, if that is much more than the tree has."""
+        saved, n = host.find(prefix)
+        if saved is None or n - self._walk(prefix)[1] < self._worth_copying or not self.make_room(len(saved.tokens)):
+            return None
+        if not self._free_ids and not self._free_an_id():
+            return None
+        seq = self._free_ids.pop()
+        if not self._memory.load(seq, saved.state):
+            self._memory.rm(seq, -1, -1)
+            self._free_ids.append(seq)
+            return None
+        if n < len(saved.tokens):
+            self._memory.rm(seq, n, -1)
+        self._holders[seq] = Holder(seq, self._root)
+        self.computed(seq, prefix[:n])  # what the tree has of it already is shared, and the copy of that freed
+        host.covers(prefix[:n])
+        return seq, n
+
+    def _save(self, leaf: Node) -> None:
+        """Copy the sequence that ends in a kept leaf to the host, unless it is there already."""
+        tokens = [t for node in reversed(list(self._path(leaf))) for t in node.tokens]
+        if self._host and len(tokens) >= self._worth_copying and not self._host.covers(tokens):
+            self._host.put(tokens, self._memory.save(next(iter(leaf.holders))))
 
     # -- the tree ------------------------------------------------------------------------------------------------
 
@@ -258,6 +331,7 @@ class KVCache:
     def _trim(self, leaf: Node, n: int) -> None:
         """Free the last `n` cells of a kept leaf, or all of it."""
         assert leaf.live == 0 and not leaf.children and leaf.parent is not None
+        self._save(leaf)
         keep = max(0, len(leaf.tokens) - n)
         freed = len(leaf.tokens) - keep
         self.used -= freed

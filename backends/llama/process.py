@@ -78,6 +78,7 @@ class EngineProcess:
                 "max_sequences": settings.max_sequences,
                 "threads": settings.threads,
                 "step_budget_s": settings.step_budget_s,
+                "prefix_cache_mb": settings.prefix_cache_mb,
             }
         )
         assert self._ended is not None

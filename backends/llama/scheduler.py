@@ -102,14 +102,17 @@ class Scheduler:
 
     def plan(self, now: float) -> Step:
         """Choose the next step's parts and make room for their cells. An empty step means: nothing to do."""
-        preempted = tuple(self._make_room_for_decode())
+        preempted = list(self._make_room_for_decode())
         admitted = tuple(self._admit(now))
+        # One that was preempted decodes as soon as it is back: its cell could be had, but is not free yet.
+        preempted.extend(self._make_room_for_decode())
+        self.kv.spill()
         decoding = [s for s in self.live if s.remaining == 1 and s.generated > 0]
         prefilling = list(self._prefill_parts(now, len(decoding)))
         parts = (*((s, 1) for s in decoding), *prefilling)
         prompt_parts = tuple((n, s.n_past) for s, n in prefilling)
         expected_s = self.cost.step_seconds(len(decoding), prompt_parts)
-        return Step(parts, admitted, preempted, len(decoding), prompt_parts, expected_s)
+        return Step(parts, admitted, tuple(preempted), len(decoding), prompt_parts, expected_s)
 
     def computed(self, s: Sequence, n: int) -> None:
         """The step's part is in the cache: share prompt tokens, keep completion tokens private."""

@@ -17,6 +17,7 @@ class LlamaSettings:
         kv_cells: shared by all sequences and kept prefixes; None: max(context_length, 8,192).
         threads: compute threads; None: measured, and adapted to what else the box does.
         step_budget_s: a step that carries other sequences' tokens takes about this long at most.
+        prefix_cache_mb: ordinary memory (MiB) for prefixes that left the KV cache; 0: they are forgotten.
         keep_alive_s: idle time after which the model is unloaded; negative: never.
         load_at_start: load when the gateway starts instead of on the first request.
         sampling: the model's defaults, for fields that a request leaves out.
@@ -31,6 +32,7 @@ class LlamaSettings:
     max_sequences: int = 16
     threads: int | None = None
     step_budget_s: float = 0.11
+    prefix_cache_mb: int = 512
     keep_alive_s: float = 1800.0
     load_at_start: bool = False
     sampling: Sampling = field(default_factory=Sampling)

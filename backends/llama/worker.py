@@ -26,6 +26,7 @@ from backends.llama.bindings import Context, Model, silence
 from backends.llama.cost import Cost
 from backends.llama.engine import Engine
 from backends.llama.governor import Governor, candidates, usable_cores
+from backends.llama.host_cache import HostCache
 from backends.llama.jobs import Job
 from backends.llama.kv_cache import KVCache
 from backends.llama.scheduler import Scheduler
@@ -34,6 +35,7 @@ from backends.llama.template import ChatTemplate
 MAX_BATCH = 512  # tokens: prefill is as fast in chunks of 64
 IDLE_BUDGET_S = 0.35  # a newcomer waits at most this long for another prompt's chunk
 KEPT_SEQUENCES = 48  # ids for kept prefixes, beside those of live sequences
+MAX_SEQUENCES = 256  # llama.cpp's LLAMA_MAX_SEQ
 MAX_PREPARED = 512
 CALIBRATION_S = 2.0
 STATS_S = 0.1
@@ -150,16 +152,18 @@ def _load(channel: Channel, options: Mapping[str, Any]) -> tuple[Engine, Prepare
         raise BadModelFile("The file holds an encoder, not a language model that generates text.")
     n_ctx = min(options["context_length"] or 8192, model.n_ctx_train or 8192)
     cells = max(options["kv_cells"] or 8192, n_ctx)
-    live = options["max_sequences"]
+    live = min(options["max_sequences"], MAX_SEQUENCES - 1)
+    ids = min(live + KEPT_SEQUENCES, MAX_SEQUENCES)
     cores = usable_cores()
     threads = options["threads"] or cores
-    context = Context(model, cells=cells, max_sequences=live + KEPT_SEQUENCES, max_batch=MAX_BATCH, threads=threads)
+    context = Context(model, cells=cells, max_sequences=ids, max_batch=MAX_BATCH, threads=threads)
     governor = None
     if not options["threads"]:
         governor = Governor(cores, cores)
         governor.calibrate(lambda: _fastest_threads(context, cores), time.perf_counter)
         context.set_threads(governor.threads)
-    kv = KVCache(context.cells, live + KEPT_SEQUENCES, context, reuse=model.shares_prefixes)
+    host = HostCache(options["prefix_cache_mb"] << 20) if options["prefix_cache_mb"] else None
+    kv = KVCache(context.cells, ids, context, reuse=model.shares_prefixes, host=host)
     scheduler = Scheduler(
         kv,
         max_sequences=live,

@@ -134,6 +134,9 @@ class ModelSettings(Table):
         le=10_000,
         description="How long prefill may hold up other sequences' tokens. Default: the engine's.",
     )
+    prefix_cache_mb: int = Field(
+        default=512, ge=0, le=1 << 20, description="Memory (MiB) for prefixes that left the KV cache; 0: none."
+    )
     aliases: tuple[AliasName, ...] = Field(default=(), strict=False, description="Further names for this model.")
     sampling: SamplingSettings = Field(default_factory=SamplingSettings, description="See `[models.sampling]`.")
 

@@ -50,6 +50,18 @@ class FakeMemory:
                 held[pos] = cell
                 cell.seqs.add(dst)
 
+    def save(self, seq: int) -> bytes:
+        """The sequence's tokens, which stand for their keys and values."""
+        return bytes(self.tokens(seq))
+
+    def load(self, seq: int, state: bytes) -> bool:
+        """False, with nothing changed, where llama.cpp finds no room; the sequence is empty before."""
+        assert seq not in self.sequences
+        if len(self.cells) + len(state) > self.capacity:
+            return False
+        self.decode(seq, list(state), 0)
+        return True
+
     def tokens(self, seq: int) -> list[int]:
         """What attention in `seq` sees, in order; its positions have no gap."""
         held = self.sequences.get(seq, {})

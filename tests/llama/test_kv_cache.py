@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
+from backends.llama.host_cache import HostCache
 from backends.llama.kv_cache import KVCache, Node, common_prefix
 from tests.llama.fake_memory import FakeMemory
 
@@ -43,7 +44,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(target=lives, prompt=PROMPTS)
     def open(self, prompt: list[int]) -> object:
-        expected = min(self.expected_match(prompt[:-1]), len(prompt) - 1)
+        expected = self.most_that_may_match(prompt[:-1])
         before = self.kv.available
         opened = self.kv.open(prompt)
         if opened is None:
@@ -177,6 +178,9 @@ class CacheMachine(RuleBasedStateMachine):
             yield path
             stack.extend([*path, child] for child in path[-1].children.values())
 
+    def most_that_may_match(self, prompt: list[int]) -> int:
+        return self.expected_match(prompt)
+
     def expected_match(self, prompt: list[int]) -> int:
         """The longest prefix that any sequence has; of a live one only what is shared, until it ends."""
         if not self.reuse:
@@ -192,6 +196,69 @@ class NoReuseMachine(CacheMachine):
     reuse = False
 
 
+class HostMachine(CacheMachine):
+    """With a host's memory beside it: prefixes go there and come back, and everything else holds as before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.host = HostCache(40)
+        self.kv = KVCache(CELLS, SEQUENCES, self.memory, host=self.host, worth_copying=3)
+
+    @rule(limit=st.integers(0, 20))
+    def spill(self, limit: int) -> None:
+        known = [list(saved.tokens) for saved in self.host._saved]
+        self.kv.spill(limit)
+        assert self.kv.evictable <= limit
+        assert self.host.used_bytes == sum(len(saved.state) for saved in self.host._saved) <= 40
+        for saved in self.host._saved:
+            assert list(saved.state) == saved.tokens
+            assert saved.tokens in known or len(saved.tokens) >= 3
+
+    def most_that_may_match(self, prompt: list[int]) -> int:
+        """What an eviction takes from the tree may make the host's copy worth its while."""
+        return max(super().expected_match(prompt), self.in_host(prompt))
+
+    def expected_match(self, prompt: list[int]) -> int:
+        tree, host = super().expected_match(prompt), self.in_host(prompt)
+        return host if host - tree >= 3 else tree
+
+    def in_host(self, prompt: list[int]) -> int:
+        return max((common_prefix(prompt, saved.tokens) for saved in self.host._saved), default=0)
+
+
+def test_a_prefix_that_was_spilled_comes_back() -> None:
+    memory = FakeMemory(32)
+    kv = KVCache(32, 4, memory, host=HostCache(1000), worth_copying=4)
+    first = list(range(12))
+    opened = kv.open(first)
+    assert opened is not None
+    memory.decode(opened[0], first, 0)
+    kv.computed(opened[0], first)
+    kv.close(opened[0], [])
+    kv.spill(0)
+    assert kv.used == 0
+    assert not memory.cells
+    again = kv.open([*range(10), 99, 98])
+    assert again is not None
+    assert again[1] == 10
+    assert memory.tokens(again[0]) == list(range(10))
+
+
+def test_the_least_recently_used_are_forgotten_first() -> None:
+    host = HostCache(10)
+    host.put([1, 1, 1, 1], bytes(4))
+    host.put([2, 2, 2, 2], bytes(4))
+    assert host.covers([1, 1])
+    host.put([3, 3, 3, 3], bytes(4))
+    assert [host.find([k] * 4)[1] for k in (1, 2, 3)] == [4, 0, 4]
+    host.put([1, 1, 1, 1, 5], bytes(5))  # continues what is there: kept once
+    assert host.used_bytes == 9
+    host.put([9] * 11, bytes(11))
+    assert host.find([9] * 11)[1] == 0
+
+
+TestHost = HostMachine.TestCase
+TestHost.settings = settings(max_examples=250, stateful_step_count=40)
 TestCache = CacheMachine.TestCase
 TestCache.settings = settings(max_examples=250, stateful_step_count=40)
 TestNoReuse = NoReuseMachine.TestCase
