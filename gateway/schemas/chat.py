@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from gateway.schemas.generation import Generation
-from gateway.schemas.parse import FieldError, Wire
+from gateway.schemas.parse import FieldError, Many, Wire
 
 PART_TYPES = ("text", "refusal", "image_url", "input_audio", "file")
 
@@ -62,7 +62,7 @@ Part = Annotated[
     Discriminator(_part_tag),
 ]
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[Part], Field(min_length=1), Tag("<parts>")],
+    Annotated[str, Tag("<text>")] | Annotated[Many[Part], Field(min_length=1), Tag("<parts>")],
     Discriminator(_content_tag),
 ]
 
@@ -84,7 +84,7 @@ class Message(Wire):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = Field(default=None, description="Text or parts; images and audio need a model for them.")
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Many[ToolCall] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
 
@@ -118,16 +118,16 @@ class Tool(Wire):
 class ChatRequest(Generation):
     """A chat. Fields that are not listed are accepted and, where a provider answers, passed on to it."""
 
-    messages: list[Message] = Field(min_length=1, max_length=10_000)
+    messages: Many[Message] = Field(min_length=1, max_length=10_000)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of `max_tokens`.")
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tools: Many[Tool] | None = Field(default=None, max_length=128)
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
-    functions: list[dict[str, Any]] | None = None
-    modalities: list[Literal["text", "audio"]] | None = None
+    functions: Many[dict[str, Any]] | None = None
+    modalities: Many[Literal["text", "audio"]] | None = None
     web_search_options: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(
         default=None, description="Further variables for the chat template."

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from gateway.schemas.generation import Generation
-from gateway.schemas.parse import FieldError
+from gateway.schemas.parse import FieldError, Many
 
 Token = Annotated[int, Field(ge=0, lt=2**31)]
-Tokens = Annotated[list[Token], Field(min_length=1)]
+Tokens = Annotated[Many[Token], Field(min_length=1)]
 
 
 def _prompt_tag(value: Any) -> str:
@@ -25,9 +25,9 @@ def _prompt_tag(value: Any) -> str:
 
 Prompts = Annotated[
     Annotated[str, Tag("<text>")]
-    | Annotated[list[str], Field(min_length=1), Tag("<texts>")]
+    | Annotated[Many[str], Field(min_length=1), Tag("<texts>")]
     | Annotated[Tokens, Tag("<tokens>")]
-    | Annotated[list[Tokens], Field(min_length=1), Tag("<token lists>")],
+    | Annotated[Many[Tokens], Field(min_length=1), Tag("<token lists>")],
     Discriminator(_prompt_tag),
 ]
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from backends.types import Locality, Sampling
-from gateway.schemas.parse import FieldError, Wire
+from gateway.schemas.parse import FieldError, Many, Wire
 
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+
+
+MAX_BIASES = 1024
+
+
+def _few(value: Any) -> Any:
+    """Counted before each entry is looked at: a million wrong ones would each become an error of their own."""
+    if isinstance(value, dict) and len(value) > MAX_BIASES:
+        raise ValueError(f"at most {MAX_BIASES} tokens, got {len(value)}")
+    return value
 
 
 def _stop_tag(value: Any) -> str:
@@ -50,10 +60,12 @@ class Generation(Wire):
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     repeat_penalty: float | None = Field(default=None, gt=0, le=10, description="1 is off.")
     repetition_penalty: float | None = Field(default=None, gt=0, le=10, description="The same as `repeat_penalty`.")
-    logit_bias: dict[TokenId, Bias] | None = Field(default=None, max_length=1024, description="Token id to bias.")
+    logit_bias: Annotated[dict[TokenId, Bias], BeforeValidator(_few)] | None = Field(
+        default=None, description=f"Token id to bias; at most {MAX_BIASES}."
+    )
     stop: (
         Annotated[
-            Annotated[StopText, Tag("<text>")] | Annotated[list[StopText], Field(max_length=16), Tag("<list>")],
+            Annotated[StopText, Tag("<text>")] | Annotated[Many[StopText], Field(max_length=16), Tag("<list>")],
             Discriminator(_stop_tag),
         ]
         | None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from backends.errors import InvalidRequest
@@ -18,6 +18,12 @@ class Wire(BaseModel):
 
 
 Schema = TypeVar("Schema", bound=BaseModel)
+Item = TypeVar("Item")
+Many = Annotated[list[Item], Field(fail_fast=True)]
+"""A list whose first wrong item ends the check: ten million of them would stop the gateway for a minute."""
+
+FLAT = 200
+"""Brackets in a body that cannot be too deep; the writer, unlike the parser, stops at 254 levels."""
 
 
 class FieldError(ValueError):
@@ -38,9 +44,19 @@ def parse_json(body: bytes) -> dict[str, Any]:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    if body.count(b"[") + body.count(b"{") > FLAT:
+        _check_depth(data)
     if not isinstance(data, dict):
         raise InvalidRequest(f"The body must be a JSON object, not {_kind(data)}.", code="invalid_json")
     return data
+
+
+def _check_depth(data: object) -> None:
+    """What was read must also be passed on, to a model's process or to a provider."""
+    try:
+        orjson.dumps(data)
+    except orjson.JSONEncodeError:
+        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
 
 
 def check(schema: type[Schema], data: dict[str, Any]) -> Schema:

@@ -35,6 +35,7 @@ WRONG = [
     ({"repeat_penalty": 1.1, "repetition_penalty": 1.2}, "repetition_penalty"),
     ({"logit_bias": {"a": 1}}, "logit_bias.a"),
     ({"logit_bias": {"1": 101}}, "logit_bias.1"),
+    ({"logit_bias": {str(token): 1 for token in range(1025)}}, "logit_bias"),
     ({"logprobs": 1}, "logprobs"),
     ({"top_logprobs": 1}, "top_logprobs"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
@@ -126,6 +127,39 @@ async def test_bodies_that_are_no_json_object(make_app, connect, body):
     answer = await connect(make_app()).post("/v1/chat/completions", content=body)
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize("depth", [260, 1000])
+@pytest.mark.parametrize("field", ["messages", "chat_template_kwargs", "metadata"])
+async def test_a_body_that_could_not_be_passed_on_is_refused(make_app, connect, field, depth):
+    nested = b'{"x":' + b"[" * depth + b"]" * depth + b',"role":"user","content":"x"}'
+    fields = {b"messages": b"[" + nested + b"]"} if field == "messages" else {b"messages": orjson.dumps(M)}
+    fields |= {} if field == "messages" else {field.encode(): nested}
+    body = b'{"model":"auto"' + b"".join(b',"' + key + b'":' + value for key, value in fields.items()) + b"}"
+    answer = await connect(make_app()).post("/v1/chat/completions", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("schema", "fields"),
+    [
+        (ChatRequest, {"messages": [{"role": "user", "content": [1, 2, 3]}]}),
+        (ChatRequest, {"messages": [1, 2, 3]}),
+        (ChatRequest, {"messages": M, "stop": [1, 2, 3]}),
+        (ChatRequest, {"messages": M, "tools": [1, 2, 3]}),
+        (ChatRequest, {"messages": M, "functions": [1, 2, 3]}),
+        (CompletionRequest, {"prompt": ["a", 1, 2]}),
+        (CompletionRequest, {"prompt": [1, "a", "b"]}),
+        (CompletionRequest, {"prompt": [[1], ["a", "b"], ["c"]]}),
+    ],
+    ids=str,
+)
+def test_the_first_wrong_item_ends_the_check(schema, fields):
+    """Ten megabytes of wrong items would otherwise be gigabytes of errors, made while everybody waits."""
+    with pytest.raises(InvalidRequest) as caught:
+        check(schema, {"model": "m", **fields})
+    assert "Further fields" not in caught.value.message
 
 
 @pytest.mark.parametrize(
