@@ -81,7 +81,9 @@ class Dispatcher:
             except BackendError as error:
                 failed.append(error)
                 outcome.reasons.append(f"{front.name} failed: {error.code}")
-                candidates = tuple(route for route in candidates if route is not front)
+                candidates = tuple(
+                    route for route in candidates if route is not front and _may_follow(error, front, route)
+                )
                 if not candidates:
                     raise
         outcome.reasons += plan.reasons

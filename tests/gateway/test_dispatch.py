@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from backends.errors import BadModelFile, EngineFailed, InvalidRequest, Overloaded, Unavailable
+from backends.errors import BadModelFile, DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded, Unavailable
 from backends.fake import FakeBackend, say
 from backends.types import Chunk, Usage
 
@@ -94,6 +94,14 @@ async def test_a_route_that_cannot_even_count_is_passed_over(make_app, exchange)
     assert "local/a failed: model_unavailable" in begun.headers["x-outstation-reason"]
     begun = await ask(make_app(gone), exchange)
     assert begun.status == 200  # without an alternative there is nothing to count for
+
+
+@pytest.mark.parametrize("error", [Overloaded("full", retry_after=1), DeadlineExceeded("slow", retry_after=1)], ids=str)
+async def test_nor_does_a_box_too_busy_to_count(make_app, exchange, error):
+    second = FakeBackend("b")
+    begun = await ask(make_app(FakeBackend("a", count_tokens=error), second), exchange)
+    assert (begun.status, begun.json["error"]["code"]) in ((429, "queue_full"), (503, "timeout"))
+    assert second.requests == []
 
 
 @pytest.mark.parametrize(
