@@ -50,16 +50,16 @@ class FakeMemory:
                 held[pos] = cell
                 cell.seqs.add(dst)
 
-    def save(self, seq: int) -> bytes:
+    def save(self, seq: int) -> tuple[int, ...]:
         """The sequence's tokens, which stand for their keys and values."""
-        return bytes(self.tokens(seq))
+        return tuple(self.tokens(seq))
 
-    def load(self, seq: int, state: bytes) -> bool:
+    def load(self, seq: int, state: tuple[int, ...]) -> bool:
         """False, with nothing changed, where llama.cpp finds no room; the sequence is empty before."""
         assert seq not in self.sequences
         if len(self.cells) + len(state) > self.capacity:
             return False
-        self.decode(seq, list(state), 0)
+        FakeMemory.decode(self, seq, list(state), 0)
         return True
 
     def tokens(self, seq: int) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from backends.llama.host_cache import HostCache
 from backends.llama.kv_cache import KVCache
 from backends.llama.scheduler import MIN_CHUNK, Scheduler, Sequence, Step
 from tests.llama.fake_memory import FakeMemory
@@ -42,6 +43,7 @@ class Simulation:
     max_sequences: int = 8
     max_batch: int = 256
     reuse: bool = True
+    host_tokens: int = 0
     seconds_per_prompt_token: float = 1 / 1000
     seconds_per_decode: float = 0.005
     now: float = 0.0
@@ -52,7 +54,10 @@ class Simulation:
 
     def __post_init__(self) -> None:
         self.memory = FakeMemory(self.cells)
-        self.kv = KVCache(self.cells, self.max_sequences + 8, self.memory, reuse=self.reuse)
+        host = HostCache(self.host_tokens) if self.host_tokens else None
+        self.kv = KVCache(
+            self.cells, self.max_sequences + 8, self.memory, reuse=self.reuse, host=host, worth_copying=10
+        )
         self.scheduler = Scheduler(
             self.kv,
             max_sequences=self.max_sequences,

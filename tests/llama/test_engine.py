@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from backends.llama.bindings import Context, Model
 from backends.llama.engine import Engine
+from backends.llama.host_cache import HostCache
 from backends.llama.jobs import Job
 from backends.llama.kv_cache import KVCache
 from backends.llama.protocol import Began, Failed, Output
@@ -84,7 +85,7 @@ class Bench:
         self.out: list[Output] = []
         self.now = 0.0
         self.context = FakeContext(cells)
-        self.kv = KVCache(cells, max_sequences + 4, self.context)
+        self.kv = KVCache(cells, max_sequences + 4, self.context, host=HostCache(300), worth_copying=20)
         scheduler = Scheduler(
             self.kv, max_sequences=max_sequences, max_batch=max_batch, step_budget_s=0.1, idle_budget_s=0.3
         )

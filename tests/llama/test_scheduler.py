@@ -46,19 +46,22 @@ ARRIVALS = st.builds(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=200)
 @given(
     arrivals=st.lists(ARRIVALS, min_size=1, max_size=12),
     cells=st.integers(200, 700),
     max_sequences=st.integers(1, 6),
     max_batch=st.sampled_from([16, 64, 256]),
     reuse=st.booleans(),
+    host_tokens=st.sampled_from([0, 100, 1000]),
 )
 def test_everyone_finishes_with_the_tokens_they_would_have_alone(
-    arrivals: list[Arrival], cells: int, max_sequences: int, max_batch: int, reuse: bool
+    arrivals: list[Arrival], cells: int, max_sequences: int, max_batch: int, reuse: bool, host_tokens: int
 ) -> None:
     """Small caches preempt all the time; cancellations come anywhere; the answers stay the same and no cell is lost."""
-    sim = Simulation(cells=cells, max_sequences=max_sequences, max_batch=max_batch, reuse=reuse)
+    sim = Simulation(
+        cells=cells, max_sequences=max_sequences, max_batch=max_batch, reuse=reuse, host_tokens=host_tokens
+    )
     cancels: list[tuple[int, Sequence]] = []
     for i, a in enumerate(arrivals):
         s = sim.add(f"r{i}", a.tokens(i), a.n, at=a.at)
