@@ -67,6 +67,11 @@ class InternalError(BackendError):
         super().__init__("The gateway made a mistake. Its log has the details under this request's x-request-id.")
 
 
+def stopping() -> Unavailable:
+    """What a client learns whose request the gateway's end cuts short."""
+    return Unavailable("The gateway is shutting down.", code="stopping", retry_after=5)
+
+
 def kind_of(error: BackendError) -> Kind:
     """Status and type for `error`."""
     if isinstance(error, RefusedError):

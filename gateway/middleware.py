@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.errors import BackendError
-from gateway.errors import InternalError, RefusedError, error_body, error_headers, kind_of
+from gateway.errors import InternalError, RefusedError, error_body, error_headers, kind_of, stopping
 from gateway.metrics import Metrics
 from gateway.outcome import Outcome
 from gateway.schemas.settings import AccessKey, ServerSettings
@@ -73,6 +73,9 @@ class Recorder:
 
         try:
             await self._app(scope, receive, recorded)
+        except asyncio.CancelledError:
+            # The server stops while the request is still arriving.
+            await self._answer_error(stopping(), outcome, recorded)
         except Exception as error:  # noqa: BLE001 - nothing may leave without an answer
             await self._answer_error(error, outcome, recorded)
         finally:
@@ -107,7 +110,7 @@ class Recorder:
         await send({"type": "http.response.body", "body": body})
 
     def _book(self, outcome: Outcome) -> None:
-        outcome.end("error" if outcome.status >= 400 else "success")
+        outcome.end("success" if 0 < outcome.status < 400 else "error")
         now = time.monotonic()
         endpoint = outcome.path if outcome.path in self._endpoints else "other"
         self._metrics.count(outcome, endpoint, now)

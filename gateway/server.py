@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.config import Config, ConfigError, check_exposure
+from gateway.connection import Connection
 from gateway.logging import set_up
 
 BACKLOG = 1024
@@ -72,7 +73,7 @@ def run(app: ASGIApp, listener: socket.socket, drain_timeout_s: float, url: str)
         uvicorn.Config(
             app,
             loop="auto",
-            http="httptools",
+            http=Connection,
             ws="none",
             lifespan="on",
             log_config=None,

@@ -13,10 +13,10 @@ from types import TracebackType
 
 from starlette.types import Receive, Scope, Send
 
-from backends.errors import BackendError, DeadlineExceeded, Unavailable
+from backends.errors import BackendError, DeadlineExceeded
 from backends.types import Event, Request, Usage
 from gateway.dispatch import Dispatcher
-from gateway.errors import Headers, InternalError, error_body, error_headers, kind_of
+from gateway.errors import Headers, InternalError, error_body, error_headers, kind_of, stopping
 from gateway.outcome import Outcome
 from gateway.sse import PING, Folded, Frames, error_frame, fold
 
@@ -63,7 +63,7 @@ class Answer:
                 if client.gone:
                     raise
                 # The server stops; the client learns it in the API's own words.
-                await self._fail(client, Unavailable("The gateway is shutting down.", code="stopping", retry_after=5))
+                await self._fail(client, stopping())
             except Exception as error:  # noqa: BLE001 - a defect must still end the stream with an error
                 frames = "".join(traceback.format_tb(error.__traceback__))
                 log.error("%s: %s in\n%s", self._outcome.id, type(error).__name__, frames)

@@ -40,6 +40,25 @@ def test_an_idle_keep_alive_connection_does_not_hold_it_up(start_gateway):
         assert gateway.process.wait(timeout=15) == 0
 
 
+def test_a_request_that_is_still_arriving_when_it_stops_gets_an_answer(start_gateway):
+    gateway = start_gateway("[server]\ndrain_timeout_s = 1")
+    host, port = gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+        # An answer to another request: by then this one has begun.
+        assert httpx2.get(gateway.url + "/healthz").status_code == 200
+        gateway.process.terminate()
+        answer = b""
+        while piece := connection.recv(4096):
+            answer += piece
+    assert b" 503 " in answer.split(b"\r\n")[0]
+    assert b'"stopping"' in answer
+    assert gateway.process.wait(timeout=15) == 0
+    log = gateway.log.read_text()
+    assert "outcome=error error=stopping" in log
+    assert "Traceback" not in log
+
+
 def test_a_client_without_a_host_header_is_refused_in_the_apis_shape(start_gateway):
     gateway = start_gateway()
     host, port = gateway.url.removeprefix("http://").split(":")
