@@ -107,10 +107,9 @@ def _parse(text: str, source: Path | None, overrides: Mapping[str, Any]) -> File
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not valid TOML: {error}.") from error
     given = {key: value for key, value in overrides.items() if value is not None}
-    if given and isinstance(data.setdefault("server", {}), dict):
-        data["server"].update(given)
     try:
-        return FileConfig.model_validate(data)
+        config = FileConfig.model_validate(data)  # the file by itself: an option must not hide what is wrong in it
+        return FileConfig.model_validate({**data, "server": data.get("server", {}) | given}) if given else config
     except ValidationError as error:
         lines = line_numbers(text)
         problems = [_explain(detail, source, lines) for detail in error.errors(include_url=False)]

@@ -111,6 +111,11 @@ def test_the_command_line_wins(load):
         load("", port=99999)
 
 
+def test_but_hides_no_mistake_of_the_file(load):
+    with pytest.raises(ConfigError, match=r"line 2: server\.port"):
+        load('[server]\nport = "x"', port=2)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "site.example"])
 def test_an_open_address_needs_a_key(load, host):
     with pytest.raises(ConfigError, match="OUTSTATION_API_KEY") as caught:
