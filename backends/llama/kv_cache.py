@@ -18,7 +18,10 @@ from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Protocol
 
-KEPT_CELLS = 512  # cells that kept prefixes may hold while there is a host's memory to move them to
+KEPT_CELLS = 256  # that kept prefixes may hold: each costs every token of every sequence 1 to 2 us
+# one with other kernels, and with two the first token is bit for bit the same whether the rest was cached or not.
+ALWAYS_COMPUTED = 2
+WORTH_SAVING = 256  # tokens that the host does not have yet: scattered ones take up to 1 ms each to copy
 WORTH_COPYING = 64  # tokens: fewer are computed as soon as they are copied back
 MIN_TRIM = 64  # cells: evicting a long tail one cell a step would cost a scan of the cache each time
 
@@ -106,6 +109,7 @@ class KVCache:
         reuse: bool = True,
         host: Host | None = None,
         worth_copying: int = WORTH_COPYING,
+        worth_saving: int = WORTH_SAVING,
     ) -> None:
         """`cells` and `sequences` as the context has them; `reuse=False` for a memory that cannot share a prefix."""
         self.cells = cells
@@ -115,6 +119,7 @@ class KVCache:
         self._memory = memory
         self._host = host if reuse else None
         self._worth_copying = worth_copying
+        self._worth_saving = worth_saving
         self._root = Node([], 0, None)
         self._free_ids = list(range(sequences - 1, -1, -1))
         self._holders: dict[int, Holder] = {}
@@ -145,18 +150,20 @@ class KVCache:
         return len(tokens) - matched
 
     def open(self, tokens: list[int]) -> tuple[int, int] | None:
-        """A live sequence that starts with the longest cached prefix of `tokens`, all but the last one at most.
+        """A live sequence that starts with the longest cached prefix of `tokens`, all but the last two at most.
 
         Returns (sequence id, cached tokens), or None if every id belongs to a live sequence.
         """
         if not self._free_ids and not self._free_an_id():
             return None
-        prefix = tokens[:-1]
+        prefix = tokens[:-ALWAYS_COMPUTED]
         if self._host and (restored := self._restore(self._host, prefix)):
             return restored
         node, matched = self._walk(prefix) if self.reuse else (self._root, 0)
         if matched < node.end:
             node = self._split(node, matched)
+        if matched and matched == len(prefix):
+            self._forget(node.children.get(tokens[matched]))
         seq = self._free_ids.pop()
         holder = Holder(seq, self._root)
         self._holders[seq] = holder
@@ -254,9 +261,11 @@ class KVCache:
         return seq, n
 
     def _save(self, leaf: Node) -> None:
-        """Copy the sequence that ends in a kept leaf to the host, unless it is there already."""
+        """Copy the sequence that ends in a kept leaf to the host, if much of it is not there already."""
         tokens = [t for node in reversed(list(self._path(leaf))) for t in node.tokens]
-        if self._host and len(tokens) >= self._worth_copying and not self._host.covers(tokens):
+        if not self._host or self._host.covers(tokens):
+            return
+        if len(tokens) - self._host.find(tokens)[1] >= self._worth_saving:
             self._host.put(tokens, self._memory.save(next(iter(leaf.holders))))
 
     # -- the tree ------------------------------------------------------------------------------------------------
@@ -315,6 +324,22 @@ class KVCache:
     def _touch(self, node: Node) -> None:
         self._tick += 1
         node.last_used = self._tick
+
+    def _forget(self, node: Node | None) -> None:
+        """Let an earlier answer to the very same prompt go, unless it is live: the new one then takes its cells.
+
+        Sums over cells depend on where the cells lie, and what is sampled on the last bit of a sum. Asked again on a
+        box that did nothing else meanwhile, the same seed gives the same answer.
+        """
+        if node is None or node.live:
+            return
+        stack, below = [node], []
+        while stack:
+            step = stack.pop()
+            below.append(step)
+            stack.extend(step.children.values())
+        for step in reversed(below):
+            self._trim(step, len(step.tokens))
 
     # -- letting go ----------------------------------------------------------------------------------------------
 

@@ -147,7 +147,7 @@ class Sampler:
             return True
         if self._min_p > floor:
             return not self._top_k or self._top_p >= 1.0  # else top_p is a share of all that top_k leaves
-        return not self._top_k and float(heavy.sum(dtype=np.float64)) >= self._top_p * total
+        return not self._top_k and self._top_p < 1.0 and float(heavy.sum(dtype=np.float64)) >= self._top_p * total
 
     def _with_logprobs(self, token: int, logits: Logits) -> Choice:
         """Log-probabilities of the model's own distribution, before any bias, penalty or temperature."""

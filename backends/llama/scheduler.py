@@ -197,6 +197,8 @@ class Scheduler:
             n = min(s.remaining, room, max(self.cost.tokens_in(left_s, s.n_past), least))
             if n <= 0:
                 return
+            if s.remaining - n == 1 and n > 1:
+                n -= 1  # a last part of one token would be computed by other kernels: see `kv_cache.ALWAYS_COMPUTED`
             if not self.kv.make_room(taken + n):
                 continue
             taken, room, least = taken + n, room - n, 0

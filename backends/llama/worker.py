@@ -32,7 +32,7 @@ from backends.llama.kv_cache import KVCache
 from backends.llama.scheduler import Scheduler
 from backends.llama.template import ChatTemplate
 
-MAX_BATCH = 512  # tokens: prefill is as fast in chunks of 64
+MAX_BATCH = 256  # tokens: prefill is as fast in chunks of 64, and the buffers for attention grow with this
 IDLE_BUDGET_S = 0.35  # a newcomer waits at most this long for another prompt's chunk
 KEPT_SEQUENCES = 48  # ids for kept prefixes, beside those of live sequences
 MAX_SEQUENCES = 256  # llama.cpp's LLAMA_MAX_SEQ

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
 from backends.llama.host_cache import HostCache
-from backends.llama.kv_cache import KVCache, Node, common_prefix
+from backends.llama.kv_cache import ALWAYS_COMPUTED, KVCache, Node, common_prefix
 from tests.llama.fake_memory import FakeMemory
 
 CELLS, SEQUENCES = 48, 5
@@ -44,7 +44,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(target=lives, prompt=PROMPTS)
     def open(self, prompt: list[int]) -> object:
-        expected = self.most_that_may_match(prompt[:-1])
+        expected = self.most_that_may_match(prompt[:-ALWAYS_COMPUTED])
         before = self.kv.available
         opened = self.kv.open(prompt)
         if opened is None:
@@ -202,7 +202,7 @@ class HostMachine(CacheMachine):
     def __init__(self) -> None:
         super().__init__()
         self.host = HostCache(40)
-        self.kv = KVCache(CELLS, SEQUENCES, self.memory, host=self.host, worth_copying=3)
+        self.kv = KVCache(CELLS, SEQUENCES, self.memory, host=self.host, worth_copying=3, worth_saving=3)
 
     @rule(limit=st.integers(0, 20))
     def spill(self, limit: int) -> None:
@@ -228,7 +228,7 @@ class HostMachine(CacheMachine):
 
 def test_a_prefix_that_was_spilled_comes_back() -> None:
     memory = FakeMemory(32)
-    kv = KVCache(32, 4, memory, host=HostCache(1000), worth_copying=4)
+    kv = KVCache(32, 4, memory, host=HostCache(1000), worth_copying=4, worth_saving=4)
     first = list(range(12))
     opened = kv.open(first)
     assert opened is not None

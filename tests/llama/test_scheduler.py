@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from backends.llama.kv_cache import ALWAYS_COMPUTED
 from backends.llama.scheduler import DECODE_RESERVE, PASSED_OVER_S, Sequence
 from tests.llama.simulation import Simulation, alone
 
@@ -129,12 +130,12 @@ def test_a_kept_prefix_is_found_again() -> None:
     assert sim.computed_tokens - before == 3 + 5 - 1
 
 
-def test_a_whole_prompt_that_is_cached_still_computes_its_last_token() -> None:
+def test_a_whole_prompt_that_is_cached_still_computes_its_last_tokens() -> None:
     sim = Simulation()
     for name in ("first", "second"):
         s = sim.add(name, prompt(100, 0), 3)
         sim.run()
-    assert s.n_cached == 99
+    assert s.n_cached == 100 - ALWAYS_COMPUTED
     assert sim.finished["first", 0] == sim.finished["second", 0]
 
 
