@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +19,8 @@ from backends.llama.settings import LlamaSettings
 from backends.types import Chunk, Event, Request, Sampling
 
 STOP_S = 2.0
+
+log = logging.getLogger("outstation.llama")
 
 
 @dataclass(eq=False, slots=True)
@@ -42,6 +46,8 @@ class EngineProcess:
         self._pending: dict[str, Pending] = {}
         self._prepared: dict[str, asyncio.Future[int]] = {}
         self._ended: asyncio.Task[str] | None = None
+        self._heard = time.monotonic()
+        self._asked = False
 
     @classmethod
     async def start(cls, settings: LlamaSettings) -> EngineProcess:
@@ -67,6 +73,8 @@ class EngineProcess:
         except BaseException:
             await engine.stop()
             raise
+        silence = asyncio.create_task(engine._watch_silence(settings.first_token_timeout_s))
+        engine._ended.add_done_callback(lambda _: silence.cancel())
         return engine
 
     async def _load(self, settings: LlamaSettings) -> None:
@@ -85,7 +93,9 @@ class EngineProcess:
         either: set[asyncio.Future[Any]] = {self._loaded, self._ended}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not self._loaded.done():
-            raise EngineFailed(f"its process ended while it loaded ({self._ended.result()})", retry_after=5)
+            raise EngineFailed(
+                f"The model's process ended while it loaded ({self._ended.result()}). Try again.", retry_after=5
+            )
         self.ready = self._loaded.result()
         if self.ready["op"] != "ready":
             raise protocol.unpack_error(self.ready["error"])
@@ -95,6 +105,7 @@ class EngineProcess:
     async def prepare(self, request: Request) -> int:
         """Render and tokenise in the worker; returns the prompt tokens of the longest prompt."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._begin_listening()
         self._prepared[request.id] = future
         try:
             self._send(protocol.prepare(request))
@@ -104,6 +115,7 @@ class EngineProcess:
 
     async def generate(self, request: Request, sampling: Sampling) -> AsyncIterator[Event | protocol.Began]:
         """Start a prepared request and yield what comes for it. Closing the iterator cancels it in the worker."""
+        self._begin_listening()
         pending = self._pending[request.id] = Pending(request, sampling)
         finished = False
         try:
@@ -121,6 +133,21 @@ class EngineProcess:
             del self._pending[request.id]
             if not finished:
                 self.forget(request.id)
+
+    def _begin_listening(self) -> None:
+        if not (self._pending or self._asked):
+            self._heard = time.monotonic()
+        self._asked = True  # stays when the client gives up: a hang is found even if nobody waits that long
+
+    async def _watch_silence(self, limit_s: float) -> None:
+        """A worker that has something to do and says nothing for `limit_s` hangs (it may be stopped, or stuck in a
+        system call): end it, and the supervisor starts another. A working one speaks several times a second."""
+        while True:
+            await asyncio.sleep(limit_s / 4)
+            if (self._pending or self._asked) and time.monotonic() - self._heard > limit_s:
+                log.error("the worker %d has said nothing for %g s: ending it", self.pid, limit_s)
+                self._process.kill()
+                return
 
     def forget(self, request_id: str) -> None:
         """Cancel a request, or drop what was prepared for it."""
@@ -164,6 +191,7 @@ class EngineProcess:
         return why
 
     def _dispatch(self, message: Mapping[str, Any]) -> None:
+        self._heard, self._asked = time.monotonic(), False
         if message["op"] == "step":
             self.stats = message.get("stats") or self.stats
             for row in message["out"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import queue
 import socket
 import sys
 import threading
@@ -37,6 +38,7 @@ IDLE_BUDGET_S = 0.35  # a newcomer waits at most this long for another prompt's 
 KEPT_SEQUENCES = 48  # ids for kept prefixes, beside those of live sequences
 MAX_SEQUENCES = 256  # llama.cpp's LLAMA_MAX_SEQ
 MAX_PREPARED = 512
+LONG_PROMPT_BYTES = 200_000
 CALIBRATION_S = 2.0
 STATS_S = 0.1
 
@@ -61,6 +63,7 @@ class Preparer:
     def __init__(self, model: Model, n_ctx: int) -> None:
         self._model = model
         self._n_ctx = n_ctx
+        self._lock = threading.Lock()
         self._prepared: OrderedDict[str, tuple[list[int], ...]] = OrderedDict()
         source = model.chat_template()
         bos, eos = model.special_text("bos"), model.special_text("eos")
@@ -76,9 +79,10 @@ class Preparer:
             raise ContextLengthExceeded(
                 longest, self._n_ctx, param="messages" if message["kind"] == "chat" else "prompt"
             )
-        self._prepared[message["id"]] = prompts
-        while len(self._prepared) > MAX_PREPARED:
-            self._prepared.popitem(last=False)
+        with self._lock:
+            self._prepared[message["id"]] = prompts
+            while len(self._prepared) > MAX_PREPARED:
+                self._prepared.popitem(last=False)
         return longest
 
     def job(self, message: Mapping[str, Any]) -> Job:
@@ -89,7 +93,8 @@ class Preparer:
                 f"logit_bias names a token that the model does not have: ids go from 0 to {self._model.n_vocab - 1}.",
                 param="logit_bias",
             )
-        prompts = self._prepared.pop(message["id"], None)
+        with self._lock:
+            prompts = self._prepared.pop(message["id"], None)
         if prompts is None:
             raise BackendError("The request was not prepared, or too long ago.", code="not_prepared")
         generated = {int(i): list(tokens) for i, tokens in message.get("generated", {}).items()}
@@ -97,7 +102,8 @@ class Preparer:
 
     def forget(self, request_id: str) -> None:
         """The client went away before its request was submitted."""
-        self._prepared.pop(request_id, None)
+        with self._lock:
+            self._prepared.pop(request_id, None)
 
     def _chat(self, message: Mapping[str, Any]) -> list[int]:
         if self._template is None:
@@ -255,23 +261,38 @@ class Statistics:
 
 
 def _listen(channel: Channel, engine: Engine, preparer: Preparer) -> None:
-    """Take messages until the gateway closes its end."""
+    """Take messages until the gateway closes its end. Long prompts are tokenised in a thread of their own: ten
+    megabytes take ten seconds, and nobody else's request or cancellation may wait for them."""
+    long_prompts: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+
+    def tokenise() -> None:
+        while True:
+            _handle(long_prompts.get(), channel, engine, preparer)
+
+    threading.Thread(target=tokenise, daemon=True).start()
     for line in channel.lines:
         message = orjson.loads(line)
-        try:
-            if message["op"] == "prepare":
-                channel.send({"op": "prepared", "id": message["id"], "n": preparer.prepare(message)})
-            elif message["op"] == "submit":
-                engine.submit(preparer.job(message))
-            else:
-                preparer.forget(message["id"])
-                engine.cancel(message["id"])
-        except BackendError as e:
-            channel.send({"op": "refused", "id": message["id"], "error": protocol.pack_error(e)})
-        except Exception as e:  # noqa: BLE001 - one bad request must not take the others' engine down
-            error = InvalidRequest(f"The prompt could not be prepared ({type(e).__name__}: {e}).")
-            channel.send({"op": "refused", "id": message["id"], "error": protocol.pack_error(error)})
+        if message["op"] == "prepare" and len(line) > LONG_PROMPT_BYTES:
+            long_prompts.put(message)
+        else:
+            _handle(message, channel, engine, preparer)
     engine.close()
+
+
+def _handle(message: Mapping[str, Any], channel: Channel, engine: Engine, preparer: Preparer) -> None:
+    try:
+        if message["op"] == "prepare":
+            channel.send({"op": "prepared", "id": message["id"], "n": preparer.prepare(message)})
+        elif message["op"] == "submit":
+            engine.submit(preparer.job(message))
+        else:
+            preparer.forget(message["id"])
+            engine.cancel(message["id"])
+    except BackendError as e:
+        channel.send({"op": "refused", "id": message["id"], "error": protocol.pack_error(e)})
+    except Exception as e:  # noqa: BLE001 - one bad request must not take the others' engine down
+        error = InvalidRequest(f"The prompt could not be prepared ({type(e).__name__}: {e}).")
+        channel.send({"op": "refused", "id": message["id"], "error": protocol.pack_error(error)})
 
 
 def _die_with_parent() -> None:

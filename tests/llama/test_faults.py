@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from backends.errors import BadModelFile, DeadlineExceeded, EngineFailed, Overloaded, Unavailable
+from backends.errors import BadModelFile, ContextLengthExceeded, DeadlineExceeded, EngineFailed, Overloaded, Unavailable
 from backends.llama.backend import LlamaBackend
 from backends.llama.settings import LlamaSettings
 from backends.types import Chunk
@@ -228,3 +228,46 @@ async def test_a_file_that_only_llama_cpp_finds_broken(model_file: Path, tmp_pat
         await ask(backend, chat("hello"))
     assert backend.state().status == "failed"
     await backend.close()
+
+
+# -- one that hangs, one that takes long -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_worker_that_hangs_is_replaced(running: Running, begun: bool) -> None:
+    """Stopped, it neither answers nor dies: before an answer began, and in the middle of one."""
+    async with running(first_token_timeout_s=2.0, queue_timeout_s=60.0) as backend:
+        await ask(backend, chat("hello"))
+        hung = backend.state().pid
+        assert hung is not None
+        with pytest.raises(Unavailable):
+            async with aclosing(backend.generate(chat("Count.", **ENDLESS))) as events:
+                if not begun:
+                    os.kill(hung, signal.SIGSTOP)
+                async for _ in events:
+                    if begun:
+                        os.kill(hung, signal.SIGSTOP)
+                        begun = False
+        await until(lambda: backend.state().pid not in (None, hung))
+        assert gone(hung)
+        assert (await ask(backend, chat("hello"))).text()
+
+
+async def test_a_short_request_does_not_wait_for_a_long_ones_tokens(running: Running) -> None:
+    """Megabytes take seconds to tokenise; only their own request waits for that."""
+    async with running() as backend:
+        await ask(backend, chat("hello"))
+        order: list[str] = []
+
+        async def long() -> None:
+            with pytest.raises(ContextLengthExceeded):
+                await backend.count(completion(" x" * 1_500_000))
+            order.append("long")
+
+        async def short() -> None:
+            await asyncio.sleep(0.1)
+            await ask(backend, chat("hi", max_tokens=2))
+            order.append("short")
+
+        await asyncio.gather(long(), short())
+        assert order == ["short", "long"]
