@@ -19,6 +19,7 @@ from backends.llama.settings import LlamaSettings
 from backends.types import Chunk, Event, Request, Sampling
 
 STOP_S = 2.0
+LEAST_SILENCE_S = 2.0  # a step of a large model may take as long
 
 log = logging.getLogger("outstation.llama")
 
@@ -73,7 +74,7 @@ class EngineProcess:
         except BaseException:
             await engine.stop()
             raise
-        silence = asyncio.create_task(engine._watch_silence(settings.first_token_timeout_s))
+        silence = asyncio.create_task(engine._watch_silence(max(settings.first_token_timeout_s, LEAST_SILENCE_S)))
         engine._ended.add_done_callback(lambda _: silence.cancel())
         return engine
 
