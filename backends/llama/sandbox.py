@@ -12,8 +12,7 @@ from __future__ import annotations
 import functools
 import html
 import json
-import time
-from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -21,23 +20,21 @@ import jinja2
 from jinja2 import nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
-from jinja2.filters import FILTERS
+from jinja2.filters import FILTERS, make_attrgetter
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-VALUE_CHARS = 1 << 20  # weight of one value, beside what the messages allow
-WORK_CHARS = 64 << 20  # weight of all values made in one rendering, likewise
-VALUE_PER_INPUT, WORK_PER_INPUT = 8, 64
-MAX_INT = 1 << 64
-MAX_DEPTH = 100
+from backends.llama.meter import Meter, field_widths, percent_widths
+
 MAX_WIDTH = 1000  # characters of one formatted field
-MAX_INDENT = 16
+MAX_INDENT = 64
+MAX_POWER = 64
 
 _FILTERS = (
-    "abs attr capitalize count d default dictsort first float groupby int items join last length list lower map max min "
-    "reject rejectattr replace reverse round safe select selectattr sort string title trim unique upper"
+    "abs attr capitalize count d default dictsort first float groupby int items last length list lower map max min "
+    "reject rejectattr reverse select selectattr sort title trim unique upper"
 ).split()
 _METHODS: Mapping[type, frozenset[str]] = {
     str: frozenset(
@@ -52,68 +49,6 @@ _METHODS: Mapping[type, frozenset[str]] = {
     int: frozenset(),
     float: frozenset(("is_integer",)),
 }
-_CONTAINERS = (list, tuple, set, frozenset, KeysView, ValuesView, ItemsView)
-
-
-class TooSlow(SecurityError):
-    """The rendering's time is up."""
-
-
-class Meter:
-    """What one rendering may still use. A value weighs its characters, and as much again for each place in it."""
-
-    def __init__(self, input_chars: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limit = VALUE_CHARS + VALUE_PER_INPUT * input_chars
-        self._work = WORK_CHARS + WORK_PER_INPUT * input_chars
-        self._clock = clock
-        self._end = clock() + seconds
-
-    def tick(self) -> None:
-        """Raises `TooSlow` once the time is up."""
-        if self._clock() > self._end:
-            raise TooSlow("takes too long")
-
-    def expect(self, n: int) -> None:
-        """Raises `SecurityError` if an operation is about to make a value of weight `n` and may not."""
-        if n > self.limit:
-            raise SecurityError("makes too large a value")
-
-    def made(self, value: Any) -> Any:
-        """`value`, if it may exist and all made so far together; `SecurityError` otherwise."""
-        self.tick()
-        if isinstance(value, str):
-            self.expect(len(value))
-            self._work -= len(value)
-        elif isinstance(value, int):
-            if not -MAX_INT <= value <= MAX_INT:
-                raise SecurityError("computes too large a number")
-        elif isinstance(value, (*_CONTAINERS, Mapping)):
-            self.weigh(value)
-            self._work -= 16 * len(value)
-        if self._work < 0:
-            raise SecurityError("makes too many values")
-        return value
-
-    def weigh(self, value: Any) -> int:
-        """The weight of a value's text: a list that holds another twice counts it twice, as its text would."""
-        weight, stack = 0, [(value, 0)]
-        while stack:
-            value, depth = stack.pop()
-            if isinstance(value, str):
-                weight += len(value) + 1
-            else:
-                weight += 8
-                if isinstance(value, (*_CONTAINERS, Mapping)):
-                    if depth > MAX_DEPTH:
-                        raise SecurityError("nests values too deeply")
-                    parts = [p for pair in value.items() for p in pair] if isinstance(value, Mapping) else value
-                    weight += len(parts)
-                    self.expect(weight)
-                    stack.extend((part, depth + 1) for part in parts)
-            self.expect(weight)
-            if len(stack) % 64 == 0:
-                self.tick()
-        return weight
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -130,12 +65,20 @@ class Sandbox(ImmutableSandboxedEnvironment):
             extensions=["jinja2.ext.loopcontrols", _GenerationTag],
         )
         self.meter = Meter(0, 0.0)
-        ours = {"indent": self._indent, "tojson": self._tojson, "e": html.escape, "escape": html.escape, "safe": str}
-        checked = {"join": self._joined, "replace": self._replaced, "round": _rounded, "string": self._string}
-        self.filters = {
-            n: self._metered(f) for n, f in {**{n: FILTERS[n] for n in _FILTERS}, **ours, **checked}.items()
+        ours: dict[str, Callable[..., Any]] = {
+            "e": self._escaped,
+            "escape": self._escaped,
+            "indent": self._indented,
+            "join": self._joined,
+            "replace": self._replaced,
+            "round": _rounded,
+            "safe": self._string,
+            "string": self._string,
+            "tojson": self._tojson,
         }
-        self.filters["_made"] = self._made
+        allowed = {name: FILTERS[name] for name in _FILTERS} | ours
+        self.filters = {name: self._metered(f) for name, f in allowed.items()}
+        self.filters |= {"_made": self._made, "_sliced": self._sliced}
         self.globals = {
             **{name: self.globals[name] for name in ("range", "dict", "cycler", "joiner")},
             "namespace": _Namespace,
@@ -145,7 +88,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def compiled(self, source: str) -> jinja2.Template:
         """The template, rewritten. Raises whatever a hostile source makes Jinja and Python's compiler raise."""
-        return self.from_string(_Rewriter().visit(self.parse(source)))
+        tree = _Rewriter().visit(self.parse(source))
+        return self.from_string(tree.set_environment(self))
 
     # -- what templates do ---------------------------------------------------------------------------------------
 
@@ -154,10 +98,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             for one, other in ((left, right), (right, left)):
                 if isinstance(one, int) and not isinstance(other, (int, float)):
                     self.meter.expect(max(one, 1) * self.meter.weigh(other))
-        elif operator == "**" and isinstance(right, (int, float)) and abs(right) > 64:
-            raise SecurityError("computes too large a number")
+        elif operator == "**" and isinstance(right, (int, float)) and abs(right) > MAX_POWER:
+            raise SecurityError("it computes too large a number")
         elif operator == "%" and isinstance(left, str):
-            self._check_format(left, right)
+            self._check_format(left, percent_widths(left), right)
         elif operator == "+" and isinstance(left, (str, list, tuple)) and isinstance(right, (str, list, tuple)):
             self.meter.expect(len(left) + len(right))
         return self.meter.made(super().call_binop(context, operator, left, right))
@@ -165,10 +109,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
         self.meter.tick()
         owner, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
-        if isinstance(owner, str) and name == "replace":
-            self._check_replace(owner, *args[:2])
-        elif isinstance(owner, str) and name == "join":
-            args = (self._check_join(owner, *args),)
+        if isinstance(owner, str) and name == "replace" and len(args) > 1:
+            self._check_replace(owner, args[0], args[1])
+        elif isinstance(owner, str) and name == "join" and len(args) == 1:
+            args = (self._check_join(owner, args[0]),)
         return self.meter.made(super().call(context, obj, *args, **kwargs))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -181,38 +125,34 @@ class Sandbox(ImmutableSandboxedEnvironment):
         inner = super().wrap_str_format(value)
         if inner is None:
             return None
+        pattern: str = value.__self__
 
         def checked(*args: Any, **kwargs: Any) -> str:
-            self._check_format(value.__self__, (args, kwargs))
+            self._check_format(pattern, field_widths(pattern), (args, kwargs))
             return inner(*args, **kwargs)
 
         return checked
 
     # -- what an operation would make ----------------------------------------------------------------------------
 
-    def _check_format(self, pattern: str, values: Any) -> None:
-        """Of `pattern % values` or `pattern.format(...)`: no width from a value, and no wide one."""
-        digits = fields = depth = 0
-        for c in pattern:
-            digits = digits + 1 if c.isdigit() else 0
-            depth = depth + (c == "{") - (c == "}")
-            fields += c in "%{"
-            if digits > len(str(MAX_WIDTH)) - 1:
-                raise SecurityError("asks for too wide a field")
-            if c == "*" or (depth > 1 and "{{" not in pattern):
-                raise SecurityError("takes a width from a value")
-        if "{{" in pattern and depth_of_fields(pattern) > 1:
-            raise SecurityError("takes a width from a value")
-        self.meter.expect(len(pattern) + fields * (MAX_WIDTH + self.meter.weigh(values)))
+    def _check_format(self, pattern: str, widths: list[str], values: Any) -> None:
+        """Of `pattern % values` or `pattern.format(values)`; `widths` is what each field says before its type."""
+        for width in widths:
+            if "*" in width or "{" in width:
+                raise SecurityError("it takes a width from a value")
+            numbers = "".join(c if c.isdigit() else " " for c in width[:100]).split()
+            if len(width) > 100 or any(int(n) > MAX_WIDTH for n in numbers):
+                raise SecurityError("it asks for too wide a field")
+        self.meter.expect(len(pattern) + len(widths) * (MAX_WIDTH + self.meter.weigh(values)))
 
-    def _check_replace(self, text: str, old: Any = "", new: Any = "") -> None:
+    def _check_replace(self, text: str, old: Any, new: Any) -> None:
         if isinstance(old, str) and isinstance(new, str):
             self.meter.expect(len(text) + text.count(old) * len(new))
 
-    def _check_join(self, separator: str, values: Any = ()) -> list[Any]:
-        values = list(values)
-        self.meter.expect(self.meter.weigh(values) + len(values) * len(separator))
-        return values
+    def _check_join(self, separator: str, values: Any) -> list[Any]:
+        listed = list(values)
+        self.meter.expect(self.meter.weigh(listed) + len(listed) * len(separator))
+        return listed
 
     # -- filters -------------------------------------------------------------------------------------------------
 
@@ -228,26 +168,33 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Stands around whatever makes a value without a call: see `_Rewriter`."""
         return self.meter.made(value)
 
+    def _sliced(self, value: Any) -> Any:
+        """Around a slice: of a list it is no heavier than the list, so that it need not be weighed."""
+        return self.meter.sliced(value)
+
     def _string(self, value: Any) -> str:
         self.meter.weigh(value)
         return str(value)
 
+    def _escaped(self, value: Any) -> str:
+        return html.escape(self._string(value))
+
     def _joined(self, value: Any, d: Any = "", attribute: Any = None) -> str:
         if attribute is not None:
-            value = FILTERS["map"](self.from_string("").new_context(), value, attribute=attribute)
+            value = map(make_attrgetter(self, attribute), value)
         separator = self._string(d)
         return separator.join(map(str, self._check_join(separator, value)))
 
-    def _replaced(self, value: Any, old: Any, new: Any, count: int = -1) -> str:
+    def _replaced(self, value: Any, old: Any, new: Any, count: int | None = None) -> str:
         text, old, new = self._string(value), self._string(old), self._string(new)
         self._check_replace(text, old, new)
         return text.replace(old, new, -1 if count is None else count)
 
-    def _indent(self, value: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    def _indented(self, value: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
         text = self._string(value)
-        if (len(width) if isinstance(width, str) else width) > MAX_INDENT * 4:
-            raise SecurityError("asks for too wide an indent")
-        self.meter.expect(len(text) + (text.count("\n") + 1) * MAX_INDENT * 4)
+        if (len(width) if isinstance(width, str) else width) > MAX_INDENT:
+            raise SecurityError("it asks for too wide an indent")
+        self.meter.expect(len(text) + (text.count("\n") + 1) * MAX_INDENT)
         return str(FILTERS["indent"](text, width, first, blank))
 
     def _tojson(
@@ -261,31 +208,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """JSON as it is, not escaped for HTML as Jinja's own filter does; the arguments are Hugging Face's."""
         weight = self.meter.weigh(value)
         if indent is not None:
-            if isinstance(indent, str) or not 0 <= indent <= MAX_INDENT:
-                raise SecurityError("asks for too wide an indent")
-            self.meter.expect(weight // 8 * indent)
-        if separators is not None and any(len(s) > MAX_INDENT for s in separators):
-            raise SecurityError("asks for too wide a separator")
+            if indent > MAX_INDENT:
+                raise SecurityError("it asks for too wide an indent")
+            self.meter.expect(weight // 8 * max(indent, 0))
+        if separators is not None and max(map(len, separators)) > MAX_INDENT:
+            raise SecurityError("it asks for too wide a separator")
         return json.dumps(
             value, ensure_ascii=bool(ensure_ascii), indent=indent, separators=separators, sort_keys=bool(sort_keys)
         )
 
     def _raise_exception(self, message: Any) -> None:
-        self.meter.weigh(message)
-        raise jinja2.TemplateError(str(message))
-
-
-def depth_of_fields(pattern: str) -> int:
-    """How deeply `str.format` fields nest in a pattern, `{{` and `}}` being characters outside a field."""
-    depth = deepest = i = 0
-    while i < len(pattern):
-        if depth == 0 and pattern[i : i + 2] in ("{{", "}}"):
-            i += 2
-            continue
-        depth = max(0, depth + (pattern[i] == "{") - (pattern[i] == "}"))
-        deepest = max(deepest, depth)
-        i += 1
-    return deepest
+        raise jinja2.TemplateError(self._string(message))
 
 
 @pass_context
@@ -293,20 +226,18 @@ def _shown(context: jinja2.runtime.Context, value: Any) -> Any:
     """Jinja's `finalize`: each value on its way into a text, the template's own words included."""
     sandbox = context.environment
     assert isinstance(sandbox, Sandbox)
-    if not isinstance(value, str):
-        sandbox.meter.weigh(value)
     return sandbox.meter.made(value)
 
 
 def _rounded(value: Any, precision: int = 0, method: str = "common") -> Any:
     if not -20 <= precision <= 20:
-        raise SecurityError("computes too large a number")
+        raise SecurityError("it computes too large a number")
     return FILTERS["round"](value, precision, method)
 
 
 def _strftime_now(fmt: str) -> str:
-    if len(fmt) > 200 or any(c.isdigit() for c in fmt):
-        raise SecurityError("asks for too wide a field")
+    if len(fmt) > 200 or any(c.isdigit() for c in fmt):  # a width, to the C library
+        raise SecurityError("it asks for too wide a field")
     return datetime.now().astimezone().strftime(fmt)
 
 
@@ -323,30 +254,30 @@ class _Rewriter(NodeTransformer):
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
         node = super().generic_visit(node, *args, **kwargs)
         if isinstance(node, nodes.TemplateData):
-            return nodes.Const(node.data, lineno=node.lineno)
+            return nodes.Const(node.data, lineno=node.lineno)  # shown like a value, not put in behind the meter's back
         if isinstance(node, nodes.For):
-            look = nodes.Filter(nodes.Const(None), "_made", [], [], None, None, lineno=node.lineno)
+            look = _through("_made", nodes.Const(None, lineno=node.lineno))
             node.body.insert(0, nodes.ExprStmt(look, lineno=node.lineno))
-        elif isinstance(node, (nodes.ScopedEvalContextModifier, nodes.EvalContextModifier)):
+        elif isinstance(node, nodes.EvalContextModifier):
             raise jinja2.TemplateSyntaxError("autoescape is not for chat templates", node.lineno)
         elif isinstance(node, nodes.Concat):
-            return nodes.Filter(nodes.List(node.nodes, "load"), "join", [], [], None, None, lineno=node.lineno)
-        elif _makes_a_value(node):
-            return nodes.Filter(node, "_made", [], [], None, None, lineno=node.lineno)
+            return _through("join", nodes.List(node.nodes, lineno=node.lineno))
+        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+            return _through("_sliced", node)
+        elif isinstance(node, (nodes.List, nodes.Dict)) or (isinstance(node, nodes.Tuple) and node.ctx == "load"):
+            return _through("_made", node)
         return node
 
 
-def _makes_a_value(node: nodes.Node) -> bool:
-    if isinstance(node, nodes.Getitem):
-        return isinstance(node.arg, nodes.Slice)
-    return isinstance(node, (nodes.List, nodes.Dict)) or (isinstance(node, nodes.Tuple) and node.ctx == "load")
+def _through(name: str, node: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
 class _GenerationTag(Extension):
     """`{% generation %}`, with which Hugging Face's templates mark the assistant's words for training."""
 
-    tags = {"generation"}  # noqa: RUF012 - Jinja's way
+    tags = {"generation"}  # noqa: RUF012 - as the base class has it
 
-    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+    def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
