@@ -267,21 +267,22 @@ async def test_answers_beside_others_are_those_given_alone(backend: LlamaBackend
         same_up_to_ties(logprobs(a), logprobs(b))
 
 
-TIE = 0.6
+NOISE = 1.0
 
 
 def same_up_to_ties(a: list[TokenLogprob], b: list[TokenLogprob]) -> None:
     """The same greedy tokens, about equally likely, up to a place where the model itself was undecided.
 
-    A batch of another size takes other kernels, whose sums round differently before they are quantised again: with the
-    4-bit default model log-probabilities differ by up to 0.5 in a batch, and not at all alone.
-    Two tokens that are nearly equally likely may change places, and the answers go their own ways from there.
+    Another batch size takes other kernels, and other cells another order of summing. The last bit of a sum decides how
+    the next layer's input is rounded to 8 bits, so with the 4-bit default model log-probabilities differ by 0.2, now
+    and then by 0.6. Where the two likeliest tokens change places, the answers go their own ways from there.
     """
     for x, y in zip(a, b, strict=False):
         if x.token != y.token:
-            assert x.top[0].logprob - x.top[1].logprob < TIE, "another token, though the model was sure"
+            assert y.token in {t.token for t in x.top}, "a token that the model did not think of"
+            assert x.top[0].logprob - x.top[1].logprob < NOISE, "another token, though the model was sure"
             return
-        assert x.logprob == pytest.approx(y.logprob, abs=TIE)
+        assert x.logprob == pytest.approx(y.logprob, abs=NOISE)
     assert len(a) == len(b)
 
 
