@@ -76,8 +76,8 @@ async def test_three_choices_of_one_prompt(backend: LlamaBackend) -> None:
 
 async def test_several_prompts_with_two_choices_each(backend: LlamaBackend) -> None:
     prompts = ("The capital of France is", "One, two, three,")
-    answer = await ask(backend, completion(*prompts, n=2, top_logprobs=2))
-    singles = [await ask(backend, completion(p, top_logprobs=2)) for p in prompts]
+    answer = await ask(backend, completion(*prompts, n=2, top_logprobs=5))
+    singles = [await ask(backend, completion(p, top_logprobs=5)) for p in prompts]
     for index in range(4):
         same_up_to_ties(logprobs(singles[index // 2]), logprobs(answer, index))
     assert answer.text(0).startswith(" Paris")
@@ -237,14 +237,15 @@ async def test_greedy_answers_are_those_of_llama_cpp_itself(backend: LlamaBacken
     """The same model, driven by llama-cpp-python's own high-level class, with the same kernels."""
     import llama_cpp
 
-    peer = llama_cpp.Llama(str(model_file), n_ctx=1024, flash_attn=True, verbose=False)
+    peer = llama_cpp.Llama(str(model_file), n_ctx=1024, flash_attn=False, verbose=False)
     for text in ("The sea was calm that night, and", "def fibonacci(n):", "Dear Sir or Madam,", "1, 2, 3, 4,"):
         tokens = peer.tokenize(text.encode(), special=True)
         said = [t for t, _ in zip(peer.generate(tokens, temp=0.0), range(24), strict=False)]
-        answer = await ask(backend, completion(text, top_logprobs=2))
+        answer = await ask(backend, completion(text, top_logprobs=5))
         for mine, its, lp in zip(answer.tokens(), said, logprobs(answer), strict=True):
             if mine != its:
-                assert lp.top[0].logprob - lp.top[1].logprob < NOISE
+                (rival,) = [t.logprob for t in lp.top if t.token == peer.detokenize([its]).decode()] or [-math.inf]
+                assert lp.logprob - rival < NOISE
                 break
     peer.close()
 
@@ -261,8 +262,8 @@ async def test_neighbours_do_not_mix(backend: LlamaBackend) -> None:
 
 async def test_answers_beside_others_are_those_given_alone(backend: LlamaBackend) -> None:
     prompts = [f"Question {i}: what is {i} times {i + 2}, and why is the {c} so {c}?" for i, c in enumerate("abcdefgh")]
-    alone = [await ask(backend, chat(p, top_logprobs=2)) for p in prompts]
-    together = await asyncio.gather(*(ask(backend, chat(p, top_logprobs=2)) for p in prompts))
+    alone = [await ask(backend, chat(p, top_logprobs=5)) for p in prompts]
+    together = await asyncio.gather(*(ask(backend, chat(p, top_logprobs=5)) for p in prompts))
     for a, b in zip(alone, together, strict=True):
         same_up_to_ties(logprobs(a), logprobs(b))
 
@@ -279,8 +280,8 @@ def same_up_to_ties(a: list[TokenLogprob], b: list[TokenLogprob]) -> None:
     """
     for x, y in zip(a, b, strict=False):
         if x.token != y.token:
-            assert y.token in {t.token for t in x.top}, "a token that the model did not think of"
-            assert x.top[0].logprob - x.top[1].logprob < NOISE, "another token, though the model was sure"
+            (rival,) = [t.logprob for t in x.top if t.token == y.token] or [-math.inf]
+            assert x.logprob - rival < NOISE, "another token, though the model was sure"
             return
         assert x.logprob == pytest.approx(y.logprob, abs=NOISE)
     assert len(a) == len(b)
