@@ -33,7 +33,7 @@ class LlamaBackend:
             settings.name, self._spawn, keep_alive_s=settings.keep_alive_s, load_timeout_s=settings.load_timeout_s
         )
         self._queued = 0
-        self._prepared: dict[str, None] = {}  # ids in the order they came; the worker remembers twice as many
+        self._prepared: dict[str, int] = {}  # ids in the order they came; the worker remembers twice as many
         self._completion = TYPICAL_COMPLETION
         self._memory_bytes = 0
         self._memory_until = 0.0
@@ -66,7 +66,7 @@ class LlamaBackend:
         self._admit()
         async with self._supervisor.lease(self.settings.load_timeout_s) as engine:
             n = await self._prepare(engine, request)
-            self._prepared[request.id] = None
+            self._prepared[request.id] = engine.pid
             if len(self._prepared) > REMEMBERED:
                 del self._prepared[next(iter(self._prepared))]
             return n
@@ -81,7 +81,7 @@ class LlamaBackend:
         queued = True
         try:
             async with self._supervisor.lease(self.settings.load_timeout_s) as engine:
-                if request.id not in self._prepared:
+                if self._prepared.get(request.id) != engine.pid:  # never, or in a process that died since
                     await self._prepare(engine, request)
                 self._prepared.pop(request.id, None)
                 async with aclosing(self._bounded(engine.generate(request, sampling), request)) as events:

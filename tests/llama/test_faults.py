@@ -73,6 +73,17 @@ async def test_a_killed_engine_fails_those_in_it_once_and_serves_the_next(runnin
         assert s.pid != pid
 
 
+async def test_a_request_counted_before_the_death_is_answered_after_it(running: Running) -> None:
+    async with running() as backend:
+        request = chat("hello")
+        await backend.count(request)
+        first = backend.state().pid
+        assert first
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: backend.state().pid not in (None, first))
+        assert (await ask(backend, request)).text()
+
+
 async def test_the_engine_dies_with_the_gateway(model_file: Path) -> None:
     """Killed without a chance to clean up: no orphan goes on computing."""
     script = f"""
