@@ -57,11 +57,11 @@ class FakeContext(FakeMemory):
 
     def decode(self, n: int) -> bool:  # type: ignore[override]
         assert n == sum(len(tokens) for tokens, *_ in self._parts)
-        if self.abort_next:
-            self.abort_next = False
-            return False
         for tokens, position, seq, _ in self._parts:
             super().decode(seq, tokens, position)
+        if self.abort_next:  # llama.cpp leaves the cells that it has filled by then
+            self.abort_next = False
+            return False
         self._seen = [self.tokens(seq) for _, _, seq, output in self._parts if output]
         return True
 
@@ -81,11 +81,20 @@ class FakeContext(FakeMemory):
 class Bench:
     """An engine without threads: the test steps it."""
 
-    def __init__(self, cells: int = 2000, *, max_sequences: int = 4, max_batch: int = 64, n_ctx: int = 2000) -> None:
+    def __init__(
+        self,
+        cells: int = 2000,
+        *,
+        max_sequences: int = 4,
+        max_batch: int = 64,
+        n_ctx: int = 2000,
+        host_tokens: int = 300,
+    ) -> None:
         self.out: list[Output] = []
         self.now = 0.0
         self.context = FakeContext(cells)
-        self.kv = KVCache(cells, max_sequences + 4, self.context, host=HostCache(300), worth_copying=20)
+        host = HostCache(host_tokens) if host_tokens else None
+        self.kv = KVCache(cells, max_sequences + 4, self.context, host=host, worth_copying=20)
         scheduler = Scheduler(
             self.kv, max_sequences=max_sequences, max_batch=max_batch, step_budget_s=0.1, idle_budget_s=0.3
         )
@@ -173,13 +182,19 @@ def test_choices_and_prompts_are_numbered_and_counted_once() -> None:
     ),
     cells=st.integers(150, 500),
     max_batch=st.sampled_from([8, 64]),
+    host_tokens=st.sampled_from([0, 300]),
     aborts=st.sets(st.integers(0, 80)),
     data=st.data(),
 )
 def test_whatever_is_preempted_aborted_or_cancelled(
-    jobs: list[tuple[int, int, int, int]], cells: int, max_batch: int, aborts: set[int], data: st.DataObject
+    jobs: list[tuple[int, int, int, int]],
+    cells: int,
+    max_batch: int,
+    host_tokens: int,
+    aborts: set[int],
+    data: st.DataObject,
 ) -> None:
-    bench = Bench(cells, max_batch=max_batch)
+    bench = Bench(cells, max_batch=max_batch, host_tokens=host_tokens)
     cancels = data.draw(st.dictionaries(st.integers(0, 60), st.integers(0, len(jobs) - 1), max_size=3))
     cancelled = set()
     for i, (length, family, n, max_tokens) in enumerate(jobs):
@@ -218,6 +233,19 @@ def test_a_prompt_that_is_preempted_counts_its_cached_tokens_once() -> None:
     assert bench.engine.scheduler.preemptions > 0
     assert bench.tokens("late") == alone(prompt(140, 1), 2)
     assert bench.usage("late").cached_tokens == 30
+
+
+def test_one_that_comes_back_from_preemption_finds_a_free_cell() -> None:
+    """It decodes in the very step that admits it, when all cells hold kept prefixes that somebody has to evict."""
+    bench = Bench(150, host_tokens=0)
+    jobs = [(1, 0, 1, 22), (1, 0, 1, 26), (1, 0, 2, 10), (34, 1, 2, 39), (21, 0, 3, 26)]
+    for i, (length, family, n, max_tokens) in enumerate(jobs):
+        bench.submit(f"r{i}", prompt(length, family), n=n, max_tokens=max_tokens)
+        bench.step(2)
+    bench.run()
+    assert bench.engine.scheduler.preemptions > 0
+    for i, (length, family, _, max_tokens) in enumerate(jobs):
+        assert bench.tokens(f"r{i}") == alone(prompt(length, family), max_tokens)
 
 
 def test_resuming_says_the_rest() -> None:

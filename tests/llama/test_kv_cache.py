@@ -310,6 +310,17 @@ def test_the_least_recently_used_prefix_goes_first() -> None:
     assert [kv.match(tokens) for tokens in prefixes] == [100, 20, 100]
 
 
+def test_a_prefix_counts_as_used_until_its_sequence_ends() -> None:
+    memory = FakeMemory(300)
+    kv = KVCache(300, 8, memory)
+    long, short = [[100 * i + k for k in range(100)] for i in range(2)]
+    seq = computed(kv, memory, long)
+    kv.close(computed(kv, memory, short), [])
+    kv.close(seq, [])
+    assert kv.make_room(150)
+    assert (kv.match(long), kv.match(short)) == (100, 36)
+
+
 def test_a_long_tail_is_evicted_from_its_end_so_that_a_shared_head_stays() -> None:
     memory = FakeMemory(200)
     kv = KVCache(200, 8, memory)

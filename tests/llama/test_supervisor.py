@@ -279,6 +279,20 @@ async def test_leases_and_unloading_race() -> None:
     assert s.status == "stopped"
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_lease_just_after_the_time_is_up(turns: int) -> None:
+    """At each turn of the event loop between the timer and the unloading: the process of a lease is not stopped."""
+    spawn = Spawner()
+    s = supervisor(spawn, keep_alive_s=0)
+    await use(s)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with s.lease(5.0) as engine:
+        await asyncio.sleep(0.02)
+        assert not cast(Engine, engine).stopped.is_set()
+    await s.close()
+
+
 async def test_a_negative_time_is_for_ever() -> None:
     spawn = Spawner()
     s = supervisor(spawn, keep_alive_s=-1)
