@@ -109,7 +109,7 @@ async def test_health_needs_no_key(make_app, connect):
 async def test_the_keys_name_is_logged_and_the_key_is_not(make_app, connect, caplog):
     caplog.set_level("DEBUG", "outstation.access")
     await connect(make_app(config=KEYS, env=ENV)).get("/v1/models", headers={"authorization": "Bearer app-secret"})
-    (record,) = caplog.records
+    (record,) = [r for r in caplog.records if r.name == "outstation.access"]
     assert record.fields["key"] == "app"
     assert "secret" not in str(record.__dict__)
 
