@@ -1,6 +1,7 @@
 """JSON lines over a socket, as cheaply as asyncio can: a message a step arrives here while the box is busy computing.
 
-A bare protocol in place of streams: no reader task to wake, no second buffer (a third of the gateway's time per token).
+A bare protocol in place of streams: no reader task to wake, no second buffer. Measured over
+400 tokens of one stream: 113 ms of the gateway's CPU in place of 126.
 """
 
 from __future__ import annotations
