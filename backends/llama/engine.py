@@ -17,6 +17,7 @@ from backends.llama.protocol import Began, Failed, Output
 from backends.llama.scheduler import Scheduler, Sequence, Step
 from backends.types import Usage
 
+QUIET_S = 0.05  # without a request before the engine does its own housekeeping
 ABORTABLE_S = 0.06  # a step expected to be shorter ends soon enough by itself
 
 Emit = Callable[[list[Output]], None]
@@ -113,9 +114,8 @@ class Engine:
 
     def _intake(self) -> bool:
         """Take in what other threads left; sleeps while there is nothing to do. False once closed."""
+        self._sleep()
         with self._wake:
-            while not (self._closed or self._inbox or self._jobs):
-                self._wake.wait()
             inbox, self._inbox = self._inbox, []
             self._abortable = frozenset()
             self._context.abort(False)
@@ -129,6 +129,17 @@ class Engine:
         if cancelled:
             self._emit([])  # nobody is left to tell, but the statistics changed
         return not self._closed
+
+    def _sleep(self) -> None:
+        """Until there is something to do. What others left in the cache is backed up meanwhile, a prefix at a time."""
+        if self._jobs:
+            return
+        limit: float | None = QUIET_S
+        while True:
+            with self._wake:
+                if self._wake.wait_for(lambda: self._closed or bool(self._inbox), limit):
+                    return
+            limit = 0.0 if self.scheduler.kv.back_up() else None
 
     def _add(self, job: Job) -> None:
         running = self._jobs[job.id] = Running(job, {}, prompt_tokens=sum(map(len, job.prompts)))

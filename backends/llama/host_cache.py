@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sized
 from dataclasses import dataclass
 
-from backends.llama.kv_cache import common_prefix
+from backends.llama.radix import common_prefix
 
 
 @dataclass(eq=False, slots=True)

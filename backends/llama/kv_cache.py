@@ -14,15 +14,22 @@ until their sequence closes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
 from typing import Protocol
 
-KEPT_CELLS = 256  # that kept prefixes may hold: each costs every token of every sequence 1 to 2 us
-# one with other kernels, and with two the first token is bit for bit the same whether the rest was cached or not.
+from backends.llama.radix import Node, below, common_prefix, path, split, walk
+
+KEPT_CELLS = 64  # that kept prefixes may hold beside live sequences: each costs each of their tokens 2 to 3 us
+# Tokens of a prompt that are computed even if the whole of it is cached. A batch of one is computed by other kernels,
+# and with two the first token is bit for bit the same whether the rest was cached or not.
 ALWAYS_COMPUTED = 2
-WORTH_SAVING = 256  # tokens that the host does not have yet: scattered ones take up to 1 ms each to copy
 WORTH_COPYING = 64  # tokens: fewer are computed as soon as they are copied back
+# When a prefix is worth a copy: a part of it must be new to the host; and while others wait, much of it, in few pieces,
+# each of which takes up to 1 ms.
+NEW_SHARE = 1 / 8
+URGENT_NEW = 256
+URGENT_TOKENS_A_PIECE = 4
 MIN_TRIM = 64  # cells: evicting a long tail one cell a step would cost a scan of the cache each time
 
 
@@ -56,45 +63,15 @@ class Host(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Node:
-    """A run of tokens at positions [start, start + len(tokens))."""
-
-    tokens: list[int]
-    start: int
-    parent: Node | None
-    children: dict[int, Node] = field(default_factory=dict)
-    holders: set[int] = field(default_factory=set)
-    live: int = 0
-    last_used: int = 0
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.tokens)
-
-
-@dataclass(eq=False, slots=True)
 class Holder:
-    """A llama.cpp sequence id in use: its deepest node, its private cells beyond it, and whether it is live or kept."""
+    """A llama.cpp sequence id in use: its deepest node, its private cells beyond it (and in how many pieces they lie),
+    and whether it is live or kept."""
 
     seq: int
     node: Node
     private: int = 0
+    pieces: int = 0
     live: bool = True
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int], offset: int = 0) -> int:
-    """How many leading tokens of `a` equal `b[offset:]`."""
-    n = min(len(a), len(b) - offset)
-    if a[:n] == b[offset : offset + n]:
-        return n
-    low, high = 0, n  # a[:low] is equal, a[:high] is not; slices compare in C
-    while high - low > 1:
-        mid = (low + high) // 2
-        if a[low:mid] == b[offset + low : offset + mid]:
-            low = mid
-        else:
-            high = mid
-    return low
 
 
 class KVCache:
@@ -109,7 +86,7 @@ class KVCache:
         reuse: bool = True,
         host: Host | None = None,
         worth_copying: int = WORTH_COPYING,
-        worth_saving: int = WORTH_SAVING,
+        urgent_new: int = URGENT_NEW,
     ) -> None:
         """`cells` and `sequences` as the context has them; `reuse=False` for a memory that cannot share a prefix."""
         self.cells = cells
@@ -119,11 +96,12 @@ class KVCache:
         self._memory = memory
         self._host = host if reuse else None
         self._worth_copying = worth_copying
-        self._worth_saving = worth_saving
+        self._urgent_new = urgent_new
         self._root = Node([], 0, None)
         self._free_ids = list(range(sequences - 1, -1, -1))
         self._holders: dict[int, Holder] = {}
         self._tick = 0
+        self._grew: int | None = None  # the sequence that took cells last: its next ones are their neighbours
 
     @property
     def available(self) -> int:
@@ -134,7 +112,7 @@ class KVCache:
         """How many leading tokens need not be computed: they are in the cache, or can be copied back into it."""
         if not self.reuse:
             return 0
-        matched, saved = self._walk(tokens)[1], self._host.find(tokens)[1] if self._host else 0
+        matched, saved = walk(self._root, tokens)[1], self._host.find(tokens)[1] if self._host else 0
         return saved if saved - matched >= self._worth_copying else matched
 
     def cost(self, tokens: list[int]) -> int:
@@ -144,7 +122,7 @@ class KVCache:
         """
         if not self.reuse:
             return len(tokens)
-        node, matched = self._walk(tokens)
+        node, matched = walk(self._root, tokens)
         while node.live == 0 and node.parent is not None:
             node, matched = node.parent, node.start
         return len(tokens) - matched
@@ -159,9 +137,9 @@ class KVCache:
         prefix = tokens[:-ALWAYS_COMPUTED]
         if self._host and (restored := self._restore(self._host, prefix)):
             return restored
-        node, matched = self._walk(prefix) if self.reuse else (self._root, 0)
+        node, matched = walk(self._root, prefix) if self.reuse else (self._root, 0)
         if matched < node.end:
-            node = self._split(node, matched)
+            node = split(node, matched)
         if matched and matched == len(prefix):
             self._forget(node.children.get(tokens[matched]))
         seq = self._free_ids.pop()
@@ -178,16 +156,21 @@ class KVCache:
         if not self.reuse:
             self.grow(seq, len(tokens))
             return
-        done = 0
+        self._share(holder, tokens, int(self._grew != seq))
+        self._grew = seq
+
+    def _share(self, holder: Holder, tokens: list[int], pieces: int) -> None:
+        """`tokens`, computed by `holder` and lying in so many pieces, enter the tree below what it has there."""
+        seq, done = holder.seq, 0
         while done < len(tokens):
             node = holder.node
             child = node.children.get(tokens[done])
             if child is None:
-                self._append(holder, tokens[done:])
+                self._append(holder, tokens[done:], pieces)
                 return
             n = common_prefix(child.tokens, tokens, done)
             if n < len(child.tokens):
-                child = self._split(child, child.start + n)
+                child = split(child, child.start + n)
             # Another sequence computed the same tokens meanwhile: take its cells and free our own.
             self._memory.rm(seq, child.start, child.end)
             self._memory.cp(next(iter(child.holders)), seq, child.start, child.end)
@@ -196,7 +179,12 @@ class KVCache:
 
     def grow(self, seq: int, n: int = 1) -> None:
         """`seq` computed `n` more cells that nobody shares yet."""
-        self._holders[seq].private += n
+        if not n:
+            return
+        holder = self._holders[seq]
+        holder.private += n
+        holder.pieces += self._grew != seq or not holder.pieces
+        self._grew = seq
         self.used += n
 
     def close(self, seq: int, tail: list[int]) -> None:
@@ -208,8 +196,8 @@ class KVCache:
             self._drop(holder)
             return
         if tail:
-            self.computed(seq, tail)
-        for node in self._path(holder.node):
+            self._share(holder, tail, holder.pieces)
+        for node in path(holder.node):
             self._touch(node)
             node.live -= 1
             if node.live == 0:
@@ -228,7 +216,8 @@ class KVCache:
         return True
 
     def spill(self, limit: int = KEPT_CELLS) -> None:
-        """Move the least recently used kept prefixes to the host's memory until at most `limit` cells are kept."""
+        """Let the least recently used kept prefixes go until at most `limit` cells are kept. Those that the host does
+        not have are copied to it first, unless that would take too long."""
         while self._host and self.evictable > limit:
             leaf = min(self._kept_leaves(), key=lambda node: node.last_used)
             self._trim(leaf, len(leaf.tokens))
@@ -241,10 +230,22 @@ class KVCache:
 
     # -- the host's memory ---------------------------------------------------------------------------------------
 
+    def back_up(self) -> bool:
+        """Copy one kept prefix to the host, so that it can go at once when others come; for when nobody waits.
+        False when there is none left that is worth it."""
+        leaves = [leaf for leaf in self._kept_leaves() if not leaf.offered] if self._host else []
+        for leaf in sorted(leaves, key=lambda node: node.last_used):
+            leaf.offered = True
+            if self._save(leaf, urgent=False):
+                return True
+        return False
+
     def _restore(self, host: Host, prefix: list[int]) -> tuple[int, int] | None:
         """A live sequence with what the host has of `prefix`, if that is much more than the tree has."""
         saved, n = host.find(prefix)
-        if saved is None or n - self._walk(prefix)[1] < self._worth_copying or not self.make_room(len(saved.tokens)):
+        if saved is None or n - walk(self._root, prefix)[1] < self._worth_copying:
+            return None
+        if not self.make_room(len(saved.tokens)):
             return None
         if not self._free_ids and not self._free_an_id():
             return None
@@ -260,46 +261,34 @@ class KVCache:
         host.covers(prefix[:n])
         return seq, n
 
-    def _save(self, leaf: Node) -> None:
-        """Copy the sequence that ends in a kept leaf to the host, if much of it is not there already."""
-        tokens = [t for node in reversed(list(self._path(leaf))) for t in node.tokens]
+    def _save(self, leaf: Node, *, urgent: bool) -> bool:
+        """Copy the sequence that ends in a kept leaf to the host, if that is worth it; True if it was done.
+
+        llama.cpp copies every stretch of neighbouring cells by itself. Tokens that were decoded beside other sequences
+        lie one by one; `urgent` says that others wait meanwhile.
+        """
+        nodes = [*path(leaf)]
+        tokens = [t for node in reversed(nodes) for t in node.tokens]
         if not self._host or self._host.covers(tokens):
-            return
-        if len(tokens) - self._host.find(tokens)[1] >= self._worth_saving:
-            self._host.put(tokens, self._memory.save(next(iter(leaf.holders))))
+            return False
+        new, pieces = len(tokens) - self._host.find(tokens)[1], sum(node.pieces for node in nodes)
+        if new < max(self._worth_copying, NEW_SHARE * len(tokens)):
+            return False
+        if urgent and new < max(self._urgent_new, URGENT_TOKENS_A_PIECE * pieces):
+            return False
+        self._host.put(tokens, self._memory.save(next(iter(leaf.holders))))
+        return True
 
     # -- the tree ------------------------------------------------------------------------------------------------
 
-    def _walk(self, tokens: list[int]) -> tuple[Node, int]:
-        """The deepest node that `tokens` reach into, and how many of them match."""
-        node, matched = self._root, 0
-        while matched < len(tokens):
-            child = node.children.get(tokens[matched])
-            if child is None:
-                break
-            n = common_prefix(child.tokens, tokens, matched)
-            node, matched = child, matched + n
-            if n < len(child.tokens):
-                break
-        return node, matched
-
-    def _split(self, node: Node, at: int) -> Node:
-        """Cut `node` at position `at`; returns the new upper half, `node` itself stays the lower one."""
-        assert node.parent is not None and node.start < at < node.end
-        k = at - node.start
-        upper = Node(node.tokens[:k], node.start, node.parent, {node.tokens[k]: node}, set(node.holders), node.live)
-        upper.last_used = node.last_used
-        node.parent.children[upper.tokens[0]] = upper
-        node.tokens, node.start, node.parent = node.tokens[k:], at, upper
-        return upper
-
-    def _append(self, holder: Holder, tokens: list[int]) -> None:
+    def _append(self, holder: Holder, tokens: list[int], pieces: int) -> None:
         """New cells below the holder's node; a leaf of its own grows in place, so that chunks do not become chains."""
         node = holder.node
         if node is not self._root and not node.children and node.holders == {holder.seq}:
             node.tokens.extend(tokens)
+            node.pieces += pieces
         else:
-            leaf = Node(tokens, node.end, node, {}, {holder.seq}, 1)
+            leaf = Node(tokens, node.end, node, {}, {holder.seq}, 1, max(1, pieces))
             node.children[tokens[0]] = leaf
             holder.node = leaf
             self._touch(leaf)
@@ -307,7 +296,7 @@ class KVCache:
 
     def _descend(self, holder: Holder, node: Node) -> None:
         """`holder` now covers everything down to `node`."""
-        for step in self._path(node):
+        for step in path(node):
             if holder.seq not in step.holders:
                 step.holders.add(holder.seq)
                 if step.live == 0:
@@ -315,11 +304,6 @@ class KVCache:
                 step.live += 1
             self._touch(step)
         holder.node = node
-
-    def _path(self, node: Node | None) -> Iterator[Node]:
-        while node is not None and node is not self._root:
-            yield node
-            node = node.parent
 
     def _touch(self, node: Node) -> None:
         self._tick += 1
@@ -333,30 +317,20 @@ class KVCache:
         """
         if node is None or node.live:
             return
-        stack, below = [node], []
-        while stack:
-            step = stack.pop()
-            below.append(step)
-            stack.extend(step.children.values())
-        for step in reversed(below):
+        for step in reversed([node, *below(node)]):
             self._trim(step, len(step.tokens))
 
     # -- letting go ----------------------------------------------------------------------------------------------
 
     def _kept_leaves(self) -> Iterator[Node]:
-        stack = list(self._root.children.values())
-        while stack:
-            node = stack.pop()
-            # A node's holders hold its ancestors too: below a kept node nothing is live.
-            if node.children:
-                stack.extend(node.children.values())
-            elif node.live == 0:
+        for node in below(self._root):
+            if not node.children and node.live == 0:
                 yield node
 
     def _trim(self, leaf: Node, n: int) -> None:
         """Free the last `n` cells of a kept leaf, or all of it."""
         assert leaf.live == 0 and not leaf.children and leaf.parent is not None
-        self._save(leaf)
+        self._save(leaf, urgent=True)
         keep = max(0, len(leaf.tokens) - n)
         freed = len(leaf.tokens) - keep
         self.used -= freed
@@ -376,7 +350,7 @@ class KVCache:
 
     def _drop(self, holder: Holder) -> None:
         """Give the id back: another sequence covers all that this one has, or there is nothing left."""
-        for node in self._path(holder.node):
+        for node in path(holder.node):
             node.holders.discard(holder.seq)
         self._memory.rm(holder.seq, -1, -1)
         del self._holders[holder.seq]

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from backends.llama.cost import Cost
-from backends.llama.kv_cache import KVCache, common_prefix
+from backends.llama.kv_cache import KVCache
+from backends.llama.radix import common_prefix
 
 DECODE_RESERVE = 16  # cells a newcomer leaves free beyond its prompt, so that it is not preempted at once
 WORTH_WAITING = 32  # prompt tokens: less than this is computed twice rather than waited for

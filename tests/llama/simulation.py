@@ -56,7 +56,13 @@ class Simulation:
         self.memory = FakeMemory(self.cells)
         host = HostCache(self.host_tokens) if self.host_tokens else None
         self.kv = KVCache(
-            self.cells, self.max_sequences + 8, self.memory, reuse=self.reuse, host=host, worth_copying=10
+            self.cells,
+            self.max_sequences + 8,
+            self.memory,
+            reuse=self.reuse,
+            host=host,
+            worth_copying=10,
+            urgent_new=10,
         )
         self.scheduler = Scheduler(
             self.kv,

@@ -94,7 +94,7 @@ class Bench:
         self.now = 0.0
         self.context = FakeContext(cells)
         host = HostCache(host_tokens) if host_tokens else None
-        self.kv = KVCache(cells, max_sequences + 4, self.context, host=host, worth_copying=20)
+        self.kv = KVCache(cells, max_sequences + 4, self.context, host=host, worth_copying=20, urgent_new=20)
         scheduler = Scheduler(
             self.kv, max_sequences=max_sequences, max_batch=max_batch, step_budget_s=0.1, idle_budget_s=0.3
         )
