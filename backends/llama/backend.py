@@ -16,7 +16,7 @@ from backends.llama.sampling_defaults import filled
 from backends.llama.settings import LlamaSettings
 from backends.llama.supervisor import Supervisor
 from backends.models.gguf import GGUFInfo, read_gguf
-from backends.types import Event, ModelState, Request, Usage
+from backends.types import Chunk, Event, ModelState, Request, Usage
 
 DEFAULT_CONTEXT = 8192
 REMEMBERED = 256  # requests counted and not submitted; a policy may have dropped this route since
@@ -84,15 +84,17 @@ class LlamaBackend:
                 if self._prepared.get(request.id) != engine.pid:  # never, or in a process that died since
                     await self._prepare(engine, request)
                 self._prepared.pop(request.id, None)
-                async with aclosing(self._bounded(engine.generate(request, sampling), request)) as events:
-                    async for event in events:
-                        if queued:
-                            self._queued -= 1
-                            queued = False
-                        if isinstance(event, Usage):
-                            self._learn(event, request)
-                        if not isinstance(event, protocol.Began):
+                async with aclosing(engine.generate(request, sampling)) as events:
+                    await self._next(events, self.settings.queue_timeout_s, "queue_timeout", "waited in the queue")
+                    self._queued, queued = self._queued - 1, False
+                    first_s = self.settings.first_token_timeout_s
+                    event = await self._next(events, first_s, "first_token_timeout", "had no first token")
+                    while not isinstance(event, Usage):
+                        if isinstance(event, Chunk):
                             yield event
+                        event = await anext(events)
+                    self._learn(event, request)
+                    yield event
         finally:
             if queued:
                 self._queued -= 1
@@ -157,29 +159,15 @@ class LlamaBackend:
                 retry_after=self.retry_after(),
             )
 
-    async def _bounded(
-        self, events: AsyncIterator[Event | protocol.Began], request: Request
-    ) -> AsyncGenerator[Event | protocol.Began, None]:
-        """The engine's events, with a bound on the wait in the queue and on the first token."""
-        limits = iter(
-            (
-                (self.settings.queue_timeout_s, "queue_timeout", "waited in the queue"),
-                (self.settings.first_token_timeout_s, "first_token_timeout", "had no first token"),
-            )
-        )
-        async with aclosing(events) as source:  # type: ignore[type-var]
-            for seconds, code, what in limits:
-                try:
-                    event = await asyncio.wait_for(anext(source), seconds)
-                except StopAsyncIteration:
-                    return
-                except TimeoutError:
-                    raise DeadlineExceeded(
-                        f"The request {what} for {seconds:g} s.", code=code, retry_after=self.retry_after()
-                    ) from None
-                yield event
-            async for event in source:
-                yield event
+    async def _next(
+        self, events: AsyncIterator[Event | protocol.Began], seconds: float, code: str, what: str
+    ) -> Event | protocol.Began:
+        """The engine's next event, within a bound."""
+        try:
+            return await asyncio.wait_for(anext(events), seconds)
+        except TimeoutError:
+            message = f"The request {what} for {seconds:g} s."
+            raise DeadlineExceeded(message, code=code, retry_after=self.retry_after()) from None
 
     def _learn(self, usage: Usage, request: Request) -> None:
         self._completion += 0.1 * (usage.completion_tokens / request.choices - self._completion)

@@ -151,6 +151,7 @@ class Context:
         self.n_vocab = model.n_vocab
         self.cells = int(llama.llama_n_ctx(self._ctx))
         self._install_abort()
+        self._viewed = (0, 0)
         self._make_batch(max_batch)
 
     def _install_abort(self) -> None:
@@ -215,12 +216,12 @@ class Context:
 
     def logits(self, rows: int) -> NDArray[np.float32]:
         """Logits of the tokens marked as outputs, in batch order: [rows, n_vocab], valid until the next decode."""
-        pointer = llama.llama_get_logits(self._ctx)
-        address = ctypes.cast(pointer, ctypes.c_void_p).value
-        assert address is not None
-        buffer = (ctypes.c_float * (rows * self.n_vocab)).from_address(address)
-        flat: NDArray[np.float32] = np.ctypeslib.as_array(buffer)
-        return flat.reshape(rows, self.n_vocab)
+        address = ctypes.addressof(llama.llama_get_logits(self._ctx).contents)
+        if (address, rows) != self._viewed:  # it stays where it is but for more rows than ever before
+            buffer = (ctypes.c_float * (rows * self.n_vocab)).from_address(address)
+            self._viewed = (address, rows)
+            self._logits: NDArray[np.float32] = np.ctypeslib.as_array(buffer).reshape(rows, self.n_vocab)
+        return self._logits
 
     def abort(self, wanted: bool) -> None:
         """End the decode that is running now (within one graph node), or let the next one run."""

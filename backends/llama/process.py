@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,7 +114,7 @@ class EngineProcess:
         finally:
             del self._prepared[request.id]
 
-    async def generate(self, request: Request, sampling: Sampling) -> AsyncIterator[Event | protocol.Began]:
+    async def generate(self, request: Request, sampling: Sampling) -> AsyncGenerator[Event | protocol.Began, None]:
         """Start a prepared request and yield what comes for it. Closing the iterator cancels it in the worker."""
         self._begin_listening()
         pending = self._pending[request.id] = Pending(request, sampling)

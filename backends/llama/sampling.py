@@ -10,6 +10,7 @@ on exactly as it would have.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from backends.types import Sampling
 
 Logits = NDArray[np.float32]
 GREEDY_BELOW = 1e-4  # a smaller temperature only overflows on its way to the same token
-ROWS = 64  # a row of logits as so many rows of columns: of what may be among the top k, each column's peak tells
+FEW = 200  # tokens that Python handles one by one
 BLOCK = 256  # weights summed together before the running sum: exact enough in float32, and one pass over the row
 
 
@@ -69,13 +70,15 @@ class Sampler:
         Raises ArithmeticError if the logits are not finite.
         """
         x = logits if self._plain else self._adjusted(logits)
+        likeliest = int(x.argmax())  # NaN wins argmax
+        if not math.isfinite(x[likeliest]):
+            raise ArithmeticError("the model computed logits that are not finite")
         if self.temperature < GREEDY_BELOW:
-            token = int(x.argmax())  # NaN wins argmax
-            _check(x[token])
-        elif 0 < self._top_k <= len(x) // ROWS // 4:
+            token = likeliest
+        elif 0 < self._top_k <= min(FEW, len(x) // 16):
             token = self._draw_of_few(x)
         else:
-            token = self._draw(x)
+            token = self._draw(x, x[likeliest])
         self._note(token)
         if self.params.top_logprobs is None:
             return Choice(token)
@@ -103,31 +106,31 @@ class Sampler:
         return x
 
     def _draw_of_few(self, x: Logits) -> int:
-        """As `_draw`, where top_k leaves a small part: two passes over the row instead of six."""
-        columns = len(x) // ROWS
-        peaks = x[: ROWS * columns].reshape(ROWS, columns).max(axis=0)
-        rest = x[ROWS * columns :]
-        best = max(peaks.max(), rest.max()) if len(rest) else peaks.max()  # NaN wins max
-        _check(best)
-        # At least top_k logits are as high as the top_k-th peak, so those below it are out.
-        floor = np.partition(peaks, -self._top_k)[-self._top_k]
-        high = np.flatnonzero(peaks >= floor)
-        ids = np.add.outer(np.arange(0, ROWS * columns, columns), high).ravel()
-        if len(rest):
-            ids = np.concatenate((ids, np.arange(ROWS * columns, len(x))))
+        """As `_draw`, where top_k leaves few. Right after a step the processor's caches hold nothing of this, and a
+        NumPy call costs several times what it does in a loop: so there are few, and Python does the rest."""
+        k = self._top_k
+        columns = 3 * k
+        peaks = x[: len(x) // columns * columns].reshape(-1, columns).max(axis=0)
+        # At least k tokens reach the k-th highest peak, so the top k are among those that do: seldom more than 2 k.
+        ids = np.flatnonzero(x >= np.partition(peaks, -k)[-k])
         values = x[ids]
-        kth = np.partition(values, -self._top_k)[-self._top_k]
-        ids = ids[values >= kth]
-        ids.sort()
-        weights = np.exp((x[ids] - best) * np.float32(1.0 / self.temperature))
-        kept = self._nucleus(weights, float(weights.sum(dtype=np.float64)))
-        ids, weights = ids[kept], weights[kept]
-        running = np.cumsum(weights, dtype=np.float64)
-        return int(ids[_at(running, self._random.random() * running[-1])])
+        order = np.argsort(-values, kind="stable")[:k]
+        tokens, logits = ids[order].tolist(), values[order].tolist()
+        best = logits[0]
+        weights = [math.exp((v - best) / self.temperature) for v in logits]
+        least, target = self._min_p, self._top_p * math.fsum(weights)
+        n, running = 0, 0.0
+        while n < len(weights) and (n == 0 or (weights[n] >= least and running < target)):
+            running += weights[n]
+            n += 1
+        u = self._random.random() * running
+        for token, weight in zip(tokens[:n], weights, strict=False):
+            u -= weight
+            if u < 0:
+                return int(token)
+        return int(tokens[n - 1])
 
-    def _draw(self, x: Logits) -> int:
-        best = x.max()  # NaN wins max
-        _check(best)
+    def _draw(self, x: Logits, best: np.float32) -> int:
         u = self._random.random()
         if len(self._weights) < len(x):
             self._weights = np.zeros(-(-len(x) // BLOCK) * BLOCK, np.float32)
@@ -192,11 +195,6 @@ class Sampler:
             ids = ids[np.lexsort((ids, -logits[ids]))]
             top = tuple((int(i), float(logits[i]) - norm) for i in ids)
         return Choice(token, float(logits[token]) - norm, top)
-
-
-def _check(best: np.float32) -> None:
-    if not np.isfinite(best):
-        raise ArithmeticError("the model computed logits that are not finite")
 
 
 def _at(running: NDArray[np.float64], target: float) -> int:
