@@ -31,7 +31,7 @@ class LlamaSettings:
     kv_cells: int | None = None
     max_sequences: int = 16
     threads: int | None = None
-    step_budget_s: float = 0.11
+    step_budget_s: float = 0.095
     prefix_cache_mb: int = 512
     keep_alive_s: float = 1800.0
     load_at_start: bool = False
