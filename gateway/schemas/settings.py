@@ -20,9 +20,7 @@ Price = Annotated[float, Field(ge=0)]
 ClassName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 DataAction = Literal["allow", "redact", "deny"]
 DataRules = dict[ClassName, DataAction]
-Capability = Literal[
-    "vision", "audio", "files", "tools", "structured_output", "audio_output", "web_search", "logprobs"
-]
+Capability = Literal["vision", "audio", "files", "tools", "structured_output", "audio_output", "web_search", "logprobs"]
 
 
 class Table(BaseModel):
