@@ -105,7 +105,7 @@ class Scheduler:
         """Choose the next step's parts and make room for their cells. An empty step means: nothing to do."""
         preempted = list(self._make_room_for_decode())
         admitted = tuple(self._admit(now))
-        # One that was preempted decodes as soon as it is back: its cell could be had, but is not free yet.
+        # A prefix that came back from the host took cells that were free; others can be had, but are not free yet.
         preempted.extend(self._make_room_for_decode())
         self.kv.spill()
         decoding = [s for s in self.live if s.remaining == 1 and s.generated > 0]

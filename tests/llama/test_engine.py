@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hypothesis.strategies as st
@@ -76,6 +78,15 @@ class FakeContext(FakeMemory):
 
     def abort(self, wanted: bool) -> None:
         self.abort_next = wanted
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until it holds; ten seconds are far more than it takes."""
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came true")
 
 
 class Bench:
@@ -306,6 +317,23 @@ def test_cancelling_what_is_unknown_or_over_does_nothing() -> None:
     bench.engine.cancel("a")
     bench.run()
     assert bench.usage("a")
+
+
+def test_what_was_computed_is_backed_up_while_nothing_happens() -> None:
+    """And whoever comes then is answered as ever."""
+    bench = Bench(host_tokens=1000)
+    thread = threading.Thread(target=bench.engine.run)
+    thread.start()
+    try:
+        for name, prompt in (("a", list(range(100, 200))), ("b", list(range(300, 360)))):
+            bench.submit(name, prompt)
+            wait_for(lambda name=name, prompt=prompt: bench.kv._host is not None and bench.kv._host.covers(prompt))
+            assert bench.tokens(name) == alone(prompt, 10)
+    finally:
+        bench.engine.close()
+        thread.join(10)
+    assert not thread.is_alive()
+    assert bench.kv.used == bench.kv.evictable > 0
 
 
 def test_a_closed_engine_stops() -> None:
