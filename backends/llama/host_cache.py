@@ -28,6 +28,7 @@ class HostCache:
     def __init__(self, limit_bytes: int) -> None:
         self.used_bytes = 0
         self._limit_bytes = limit_bytes
+        self._bytes_a_token = 0.0  # of the largest state seen; nothing is known before the first
         self._saved: list[Saved] = []
         self._tick = 0
 
@@ -52,8 +53,15 @@ class HostCache:
         self._tick += 1
         saved.last_used = self._tick
 
+    def fits(self, tokens: int) -> bool:
+        """Whether a sequence of so many tokens could be kept at all."""
+        return tokens * self._bytes_a_token <= self._limit_bytes
+
     def put(self, tokens: list[int], state: Sized) -> None:
         """Keep a sequence; what it continues is not kept twice. One larger than the limit is not kept at all."""
+        self._bytes_a_token = max(self._bytes_a_token, len(state) / len(tokens))
+        if len(state) > self._limit_bytes:
+            return
         for saved in [s for s in self._saved if s.tokens == tokens[: len(s.tokens)]]:
             self._drop(saved)
         new = Saved(tokens, state)

@@ -30,6 +30,7 @@ WORTH_COPYING = 64  # tokens: fewer are computed as soon as they are copied back
 NEW_SHARE = 1 / 8
 URGENT_NEW = 256
 URGENT_TOKENS_A_PIECE = 4
+MOST_PIECES = 256  # a copy cannot be interrupted, and somebody may come meanwhile
 MIN_TRIM = 64  # cells: evicting a long tail one cell a step would cost a scan of the cache each time
 
 
@@ -58,6 +59,8 @@ class Host(Protocol):
     def find(self, tokens: list[int]) -> tuple[Saved | None, int]: ...
 
     def covers(self, tokens: list[int]) -> bool: ...
+
+    def fits(self, tokens: int) -> bool: ...
 
     def put(self, tokens: list[int], state: Sized) -> None: ...
 
@@ -217,7 +220,7 @@ class KVCache:
 
     def spill(self, limit: int = KEPT_CELLS) -> None:
         """Let the least recently used kept prefixes go until at most `limit` cells are kept. Those that the host does
-        not have are copied to it first, unless that would take too long."""
+        not have are copied to it first if that is worth it while others wait. Without a host, nothing is let go."""
         while self._host and self.evictable > limit:
             leaf = min(self._kept_leaves(), key=lambda node: node.last_used)
             self._trim(leaf, len(leaf.tokens))
@@ -269,12 +272,14 @@ class KVCache:
         """
         nodes = [*path(leaf)]
         tokens = [t for node in reversed(nodes) for t in node.tokens]
-        if not self._host or self._host.covers(tokens):
+        if not self._host or not self._host.fits(len(tokens)) or self._host.covers(tokens):
             return False
         new, pieces = len(tokens) - self._host.find(tokens)[1], sum(node.pieces for node in nodes)
         if new < max(self._worth_copying, NEW_SHARE * len(tokens)):
             return False
         if urgent and new < max(self._urgent_new, URGENT_TOKENS_A_PIECE * pieces):
+            return False
+        if pieces > MOST_PIECES:
             return False
         self._host.put(tokens, self._memory.save(next(iter(leaf.holders))))
         return True
@@ -287,6 +292,7 @@ class KVCache:
         if node is not self._root and not node.children and node.holders == {holder.seq}:
             node.tokens.extend(tokens)
             node.pieces += pieces
+            node.offered = False
         else:
             leaf = Node(tokens, node.end, node, {}, {holder.seq}, 1, max(1, pieces))
             node.children[tokens[0]] = leaf
@@ -338,6 +344,7 @@ class KVCache:
         for seq in leaf.holders:
             self._memory.rm(seq, leaf.start + keep, -1)
         if keep:
+            leaf.pieces = max(1, leaf.pieces * keep // len(leaf.tokens))
             del leaf.tokens[keep:]
             return
         parent = leaf.parent

@@ -106,8 +106,11 @@ class Sampler:
         return x
 
     def _draw_of_few(self, x: Logits) -> int:
-        """As `_draw`, where top_k leaves few. Right after a step the processor's caches hold nothing of this, and a
-        NumPy call costs several times what it does in a loop: so there are few, and Python does the rest."""
+        """As `_draw`, where top_k leaves few; of equal logits at its edge, the lowest ids.
+
+        Right after a step the processor's caches hold nothing of this, and a NumPy call costs several times what it
+        does in a loop: so there are few, and Python does the rest.
+        """
         k = self._top_k
         columns = 3 * k
         peaks = x[: len(x) // columns * columns].reshape(-1, columns).max(axis=0)
@@ -120,7 +123,7 @@ class Sampler:
         weights = [math.exp((v - best) / self.temperature) for v in logits]
         least, target = self._min_p, self._top_p * math.fsum(weights)
         n, running = 0, 0.0
-        while n < len(weights) and (n == 0 or (weights[n] >= least and running < target)):
+        while n < len(weights) and (n == 0 or (0 < weights[n] >= least and running < target)):
             running += weights[n]
             n += 1
         u = self._random.random() * running

@@ -107,7 +107,9 @@ class Scheduler:
         admitted = tuple(self._admit(now))
         # A prefix that came back from the host took cells that were free; others can be had, but are not free yet.
         preempted.extend(self._make_room_for_decode())
-        self.kv.spill()
+        # With nobody left to compute for, there is time for the copies first; and one that was preempted comes back.
+        if self.live and not any(s.generated for s in self.waiting):
+            self.kv.spill()
         decoding = [s for s in self.live if s.remaining == 1 and s.generated > 0]
         prefilling = list(self._prefill_parts(now, len(decoding)))
         parts = (*((s, 1) for s in decoding), *prefilling)

@@ -303,6 +303,22 @@ def test_a_long_prefix_is_not_copied_again_for_a_short_answer_after_it() -> None
     assert kv.back_up()
 
 
+def test_a_prefix_that_grew_in_place_is_copied_again() -> None:
+    memory, host = FakeMemory(400), HostCache(10_000)
+    kv = KVCache(400, 2, memory, host=host, worth_copying=8)
+    first = list(range(40))
+    longer = [*first, *range(100, 140)]
+    kv.close(computed(kv, memory, first), [])
+    assert kv.back_up()
+    opened = kv.open(longer)
+    other = kv.open([7, 7, 7])  # takes the id of the first, whose cells the second holds alone from now on
+    assert opened is not None and other is not None
+    memory.decode(opened[0], longer[40:], 40)
+    kv.computed(opened[0], longer[40:])
+    kv.close(opened[0], [])
+    assert kv.back_up()
+
+
 def test_the_least_recently_used_are_forgotten_first() -> None:
     host = HostCache(10)
     host.put([1, 1, 1, 1], bytes(4))
@@ -314,6 +330,9 @@ def test_the_least_recently_used_are_forgotten_first() -> None:
     assert host.used_bytes == 9
     host.put([9] * 11, bytes(11))
     assert host.find([9] * 11)[1] == 0
+    assert host.used_bytes == 9  # nothing had to go for what cannot be kept
+    assert host.fits(10)
+    assert not host.fits(11)
 
 
 TestHost = HostMachine.TestCase
