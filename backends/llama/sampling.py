@@ -75,7 +75,7 @@ class Sampler:
             raise ArithmeticError("the model computed logits that are not finite")
         if self.temperature < GREEDY_BELOW:
             token = likeliest
-        elif 0 < self._top_k <= min(FEW, len(x) // 16):
+        elif 0 < self._top_k <= min(FEW, len(x) // 16):  # in a small vocabulary there is nothing to skip
             token = self._draw_of_few(x)
         else:
             token = self._draw(x, x[likeliest])
@@ -167,18 +167,14 @@ class Sampler:
                 keep = heavy >= np.partition(heavy, -self._top_k)[-self._top_k]
                 ids, heavy = ids[keep], heavy[keep]
             total = float(heavy.sum(dtype=np.float64))
-        return ids[self._nucleus(heavy, total)]
-
-    def _nucleus(self, weights: Logits, total: float) -> NDArray[np.bool_]:
-        """Which of the weights top_p of `total`, then min_p leave."""
         threshold = self._min_p
         if self._top_p < 1.0:
             # The nucleus: the fewest heaviest tokens that hold top_p of the mass (Holtzman et al. 2020).
-            descending = np.sort(weights)[::-1]
+            descending = np.sort(heavy)[::-1]
             running = np.cumsum(descending, dtype=np.float64)
             n = min(int(np.searchsorted(running, self._top_p * total)), len(descending) - 1)
             threshold = max(threshold, float(descending[n]))
-        return weights >= threshold
+        return ids[heavy >= threshold] if threshold else ids
 
     def _enough(self, heavy: Logits, total: float, floor: float) -> bool:
         """Whether the weights above `floor` are all that the filters need to see."""
