@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from backends.llama.radix import Node, below, common_prefix, path, split, walk
 
@@ -58,7 +58,7 @@ class Host(Protocol):
 
     def find(self, tokens: list[int]) -> tuple[Saved | None, int]: ...
 
-    def covers(self, tokens: list[int]) -> bool: ...
+    def touch(self, saved: Any) -> None: ...
 
     def fits(self, tokens: int) -> bool: ...
 
@@ -261,7 +261,7 @@ class KVCache:
             self._memory.rm(seq, n, -1)
         self._holders[seq] = Holder(seq, self._root)
         self.computed(seq, prefix[:n])  # what the tree has of it already is shared, and the copy of that freed
-        host.covers(prefix[:n])
+        host.touch(saved)
         return seq, n
 
     def _save(self, leaf: Node, *, urgent: bool) -> bool:
@@ -272,9 +272,12 @@ class KVCache:
         """
         nodes = [*path(leaf)]
         tokens = [t for node in reversed(nodes) for t in node.tokens]
-        if not self._host or not self._host.fits(len(tokens)) or self._host.covers(tokens):
+        if not self._host or not self._host.fits(len(tokens)):
             return False
-        new, pieces = len(tokens) - self._host.find(tokens)[1], sum(node.pieces for node in nodes)
+        saved, known = self._host.find(tokens)
+        if saved and known == len(tokens):
+            self._host.touch(saved)
+        new, pieces = len(tokens) - known, sum(node.pieces for node in nodes)
         if new < max(self._worth_copying, NEW_SHARE * len(tokens)):
             return False
         if urgent and new < max(self._urgent_new, URGENT_TOKENS_A_PIECE * pieces):

@@ -17,7 +17,7 @@ class LlamaSettings:
         kv_cells: shared by all sequences and kept prefixes; None: max(context_length, 8,192).
         threads: compute threads; None: measured, and adapted to what else the box does.
         step_budget_s: a step that carries other sequences' tokens takes about this long at most.
-        prefix_cache_mb: ordinary memory (MiB) for prefixes that left the KV cache; 0: they stay there while it has room.
+        prefix_cache_mb: ordinary memory (MiB) for prefixes that left the KV cache; 0: they stay in it.
         keep_alive_s: idle time after which the model is unloaded; negative: never.
         load_at_start: load when the gateway starts instead of on the first request.
         sampling: the model's defaults, for fields that a request leaves out.
