@@ -40,14 +40,6 @@ class HostCache:
                 best, most = saved, n
         return best, most
 
-    def covers(self, tokens: list[int]) -> bool:
-        """Whether all of `tokens` is the start of a saved sequence; that one then counts as used."""
-        saved, n = self.find(tokens)
-        if saved is None or n < len(tokens):
-            return False
-        self.touch(saved)
-        return True
-
     def touch(self, saved: Saved) -> None:
         """It was of use just now."""
         self._tick += 1

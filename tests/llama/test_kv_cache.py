@@ -323,7 +323,9 @@ def test_the_least_recently_used_are_forgotten_first() -> None:
     host = HostCache(10)
     host.put([1, 1, 1, 1], bytes(4))
     host.put([2, 2, 2, 2], bytes(4))
-    assert host.covers([1, 1])
+    saved, n = host.find([1, 1])
+    assert saved is not None and n == 2
+    host.touch(saved)
     host.put([3, 3, 3, 3], bytes(4))
     assert [host.find([k] * 4)[1] for k in (1, 2, 3)] == [4, 0, 4]
     host.put([1, 1, 1, 1, 5], bytes(5))  # continues what is there: kept once
