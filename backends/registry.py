@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backends.base import Backend
 from backends.llama.settings import LlamaSettings
+from backends.remote.settings import ProviderSettings
+
+if TYPE_CHECKING:
+    from backends.remote.provider import Depart
 
 
 def build_llama(settings: LlamaSettings) -> Backend:
@@ -14,6 +18,20 @@ def build_llama(settings: LlamaSettings) -> Backend:
     from backends.llama.backend import LlamaBackend
 
     return LlamaBackend(settings)
+
+
+def build_openai(settings: ProviderSettings, depart: Depart) -> list[Backend]:
+    """A remote provider's models, which share its connections; `depart` is the egress boundary."""
+    import httpx2
+
+    from backends.openai_http import OpenAIBackend
+    from backends.remote.provider import Provider
+    from backends.remote.transport import AiohttpTransport
+
+    # No proxy or netrc that the environment names: what leaves goes where the configuration says.
+    client = httpx2.AsyncClient(transport=AiohttpTransport(), trust_env=False, follow_redirects=False)
+    provider = Provider(settings, depart, client)
+    return [OpenAIBackend(provider, model) for model in settings.models]
 
 
 BUILDERS: Mapping[str, Callable[[Any], Backend]] = {

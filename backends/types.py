@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 Kind = Literal["chat", "completion"]
 Locality = Literal["only_local", "prefer_local", "prefer_remote", "only_remote"]
 Prompt = str | tuple[int, ...]
@@ -60,6 +60,10 @@ class Request:
         template_kwargs: extra variables for the chat template.
         deadline_s: seconds from arrival within which the client wants the whole answer; None: the site's limit.
         raw: the body as received, so that fields we do not know still reach a provider.
+        stream: whether the client wants deltas; a provider is asked in the same way.
+        key: name of the API key that it came with; empty: none.
+        declared: data classes that its header, its body or its key names, besides what is found in its text.
+        continue_on_break: after a provider broke off, a local model may go on from the text so far.
     """
 
     id: str
@@ -74,6 +78,10 @@ class Request:
     locality: Locality | None = None
     deadline_s: float | None = None
     raw: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = False
+    key: str = ""
+    declared: frozenset[str] = frozenset()
+    continue_on_break: bool = False
 
     @property
     def choices(self) -> int:
@@ -100,6 +108,8 @@ class Chunk:
         tokens: ids of the tokens computed for this piece, for exact resumption; not always the tokens of `text`.
         logprobs: of the tokens whose text this piece completes, when asked for.
         finish_reason: set on the last chunk of a choice, and only there.
+        wire: a provider's own choice object (`{"index", "delta" or "message" or "text", …}`), whole, with all that
+            `text` cannot say; None from a local model.
     """
 
     index: int
@@ -107,6 +117,7 @@ class Chunk:
     tokens: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
+    wire: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +125,15 @@ class Usage:
     """Tokens of the whole request: always the last item of an answer.
 
     `cached_tokens` of the `prompt_tokens` were found in the KV cache and not computed.
+
+    Attributes:
+        wire: what else a provider said of the answer as a whole (its own `usage` object, `system_fingerprint`, …).
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    wire: Mapping[str, Any] | None = None
 
 
 Event = Chunk | Usage
@@ -136,6 +151,7 @@ class ModelState:
         kv_cells_used: cells of live sequences and of kept prefixes together.
         prefill_rate, decode_rate: tokens/s of one prompt's prefill, and of all sequences' decode together.
         threads: compute threads in use at present.
+        backlog_tokens: prompt tokens that are admitted or queued and not computed yet, cached prefixes not counted.
     """
 
     name: str
@@ -160,3 +176,4 @@ class ModelState:
     threads: int = 0
     step_seconds: float = 0.0
     python_seconds: float = 0.0
+    backlog_tokens: int = 0

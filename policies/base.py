@@ -11,6 +11,19 @@ from backends.types import ModelState, Request
 
 
 @dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens. `cached` is for prompt tokens that the provider had in its cache."""
+
+    input: float
+    output: float
+    cached: float
+
+    def cost(self, prompt: int, completion: int, cached: int = 0) -> float:
+        """US dollars for so many tokens; the `cached` ones are among the prompt's."""
+        return ((prompt - cached) * self.input + cached * self.cached + completion * self.output) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One way to have a request answered.
 
@@ -19,6 +32,10 @@ class Route:
         model: the name of the backend that serves it.
         context_length: tokens of prompt and completion together.
         capabilities: what it can do beyond text.
+        provider: whose model it is; empty: the box's own.
+        price: what it costs; None: nothing.
+        parameters_b: size of the model in billions of parameters; 0: not known.
+        quality: the operator's rank among routes; higher is better.
     """
 
     name: str
@@ -26,18 +43,83 @@ class Route:
     location: Literal["local", "remote"] = "local"
     context_length: int = 0
     capabilities: frozenset[str] = frozenset()
+    provider: str = ""
+    price: Price | None = None
+    parameters_b: float = 0.0
+    quality: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a remote route can be reached, as far as is known without asking it.
+
+    Attributes:
+        reason: why not, in a few words; empty while it can.
+        retry_after: seconds until it is worth asking again; None: not known.
+        ttft_s: seconds to its first token of late; 0: not known.
+        tokens_per_s: of late, of one answer; 0: not known.
+    """
+
+    reason: str = ""
+    retry_after: float | None = None
+    ttft_s: float = 0.0
+    tokens_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a local model's past answers taught about the next ones (`gateway/estimates.py`).
+
+    Attributes:
+        completion_tokens: 90% of its answers are at most so long.
+        ttft_factor, total_factor: what the plain estimate is multiplied by, so that 90% of the answers come in time.
+    """
+
+    completion_tokens: int = 256
+    ttft_factor: float = 1.0
+    total_factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Money spent and reserved by requests under way, in US dollars."""
+
+    key_day: float = 0.0
+    key_month: float = 0.0
+    site_day: float = 0.0
+    site_month: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The site as it was when the request came; both mappings are by route name.
+    """The site as it was when the request came; mappings are by route name.
 
     Attributes:
         prompt_tokens: exact, by the route's own tokenizer; a route that is missing has not been counted.
+        cached_tokens: of them, those that the box need not compute, for local routes.
+        estimated_tokens: prompt tokens as good as they can be told without a remote route's tokenizer.
+        learned: of local routes.
+        health: of remote routes; one that is missing is not known to be ill.
+        offline: why nothing may leave the site now (the operator's switch, or no link); empty: it may.
+        data_classes: declared or found in the text.
+        scan_failed: the text could not be searched for them, so nothing is known.
+        spent: by the request's key, and by the site.
     """
 
     states: Mapping[str, ModelState] = field(default_factory=dict)
     prompt_tokens: Mapping[str, int] = field(default_factory=dict)
+    cached_tokens: Mapping[str, int] = field(default_factory=dict)
+    estimated_tokens: int = 0
+    learned: Mapping[str, Learned] = field(default_factory=dict)
+    health: Mapping[str, Health] = field(default_factory=dict)
+    offline: str = ""
+    data_classes: frozenset[str] = frozenset()
+    scan_failed: bool = False
+    spent: Spent = field(default_factory=Spent)
+
+    def tokens(self, route: Route) -> int:
+        """Prompt tokens on that route: exact where they were counted, else the estimate."""
+        return self.prompt_tokens.get(route.name, self.estimated_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +138,29 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """Seconds from now until the first token, and until the end: 90% of such answers are no later."""
+
+    ttft_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """A policy's answer: the routes that stay, in the order it wants them, and those it drops.
 
     Attributes:
         reason: why it reordered, if it did; empty otherwise.
+        redact: by route name, data classes that must be replaced before anything is sent there. Such a duty can be
+            added to by later policies, never lifted.
+        estimates: by route name, when an answer is expected.
     """
 
     kept: tuple[Route, ...]
     drops: tuple[Drop, ...] = ()
     reason: str = ""
+    redact: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +170,8 @@ class Plan:
     routes: tuple[Route, ...]
     drops: tuple[Drop, ...] = ()
     reasons: tuple[str, ...] = ()
+    redact: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 Policy = Callable[[Request, tuple[Route, ...], Snapshot], Verdict]
@@ -94,6 +191,8 @@ def decide(policies: Sequence[Policy], request: Request, routes: tuple[Route, ..
     """
     drops: list[Drop] = []
     reasons: list[str] = []
+    redact: dict[str, frozenset[str]] = {}
+    estimates: dict[str, Estimate] = {}
     for policy in policies:
         if not routes:
             break
@@ -104,7 +203,10 @@ def decide(policies: Sequence[Policy], request: Request, routes: tuple[Route, ..
         drops.extend(verdict.drops)
         if verdict.reason:
             reasons.append(verdict.reason)
-    return Plan(routes, tuple(drops), tuple(reasons))
+        for name, classes in verdict.redact.items():
+            redact[name] = redact.get(name, frozenset()) | classes
+        estimates.update(verdict.estimates)
+    return Plan(routes, tuple(drops), tuple(reasons), redact, estimates)
 
 
 def _check(policy: Policy, given: tuple[Route, ...], verdict: Verdict) -> None:

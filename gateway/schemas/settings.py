@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from backends.types import Locality
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
@@ -13,6 +16,11 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", 
 AliasName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=200)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Price = Annotated[float, Field(ge=0)]
+ClassName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+DataAction = Literal["allow", "redact", "deny"]
+DataRules = dict[ClassName, DataAction]
+Capability = Literal["vision", "audio", "files", "tools", "structured_output", "audio_output", "web_search", "logprobs"]
 
 
 class Table(BaseModel):
@@ -58,6 +66,11 @@ class KeySettings(Table):
     file: str | None = Field(
         default=None, min_length=1, description="File that holds the key; surrounding white space is ignored."
     )
+    data_classes: tuple[ClassName, ...] = Field(
+        default=(), strict=False, description="Data classes that all its requests have, besides what is found in them."
+    )
+    budget_day: Price | None = Field(default=None, description="US dollars that it may spend in a day.")
+    budget_month: Price | None = Field(default=None, description="US dollars that it may spend in a month.")
 
     @model_validator(mode="after")
     def _one_source(self) -> KeySettings:
@@ -86,6 +99,24 @@ class RoutingSettings(Table):
         min_length=1,
         description="The model that `auto` prefers. If it is left out and absent: the first that is served.",
     )
+    locality: Locality = Field(
+        default="prefer_local", description="Where requests that do not say otherwise are answered."
+    )
+    order: tuple[Literal["quality", "latency", "cost"], ...] = Field(
+        default=("quality", "cost", "latency"),
+        strict=False,
+        description="By what remote routes are ordered, the first that tells two apart deciding.",
+    )
+    first_token_objective_s: Positive = Field(
+        default=10.0, description="A local answer that would begin later goes to a provider, where one is allowed."
+    )
+    total_objective_s: Positive = Field(
+        default=120.0, description="The same for its end; a request's own deadline counts if it is shorter."
+    )
+    max_parameters_b: Positive | None = Field(
+        default=None, description="Largest local model in billions of parameters; a larger one is not run here."
+    )
+    offline: bool = Field(default=False, description="The switch: true lets nothing leave the site.")
 
 
 class SamplingSettings(Table):
@@ -148,6 +179,115 @@ class ModelSettings(Table):
         return value
 
 
+class ProviderModelSettings(Table):
+    """A model of a provider. It is served as `PROVIDER/NAME`."""
+
+    name: str = Field(min_length=1, max_length=200, description="Its id at the provider.")
+    context_length: int = Field(ge=1, description="Tokens of prompt and completion together.")
+    input_price: Price = Field(description="US dollars per million prompt tokens; 0 for a free one.")
+    output_price: Price = Field(description="US dollars per million completion tokens.")
+    cached_price: Price | None = Field(
+        default=None, description="US dollars per million prompt tokens from its cache. Default: `input_price`."
+    )
+    capabilities: tuple[Capability, ...] = Field(
+        default=("logprobs",), strict=False, description="What it can do beyond text."
+    )
+    quality: float = Field(default=0.0, description="Your rank for it among remote models; higher is better.")
+    aliases: tuple[AliasName, ...] = Field(default=(), strict=False, description="Further names for this model.")
+
+
+class ProviderSettings(Table):
+    """A remote inference provider: any base URL that speaks OpenAI's API."""
+
+    name: ModelName = Field(description="The part before the slash in its models' names.")
+    base_url: tuple[str, ...] | str = Field(
+        strict=False, description="`https://…/v1`; or a list of equal endpoints, the first preferred."
+    )
+    key_env: str | None = Field(default=None, min_length=1, description="Environment variable that holds its API key.")
+    key_file: str | None = Field(
+        default=None, min_length=1, description="File that holds its API key, relative to this one."
+    )
+    data: DataRules = Field(
+        default_factory=dict,
+        description="What each data class may do here: `allow`, `redact` or `deny`; `default` is for all others.",
+    )
+    connect_timeout_s: Positive = Field(default=3.0, description="Longest wait for a connection.")
+    first_token_timeout_s: Positive = Field(default=30.0, description="From sending to the first byte of the answer.")
+    idle_timeout_s: Positive = Field(default=30.0, description="Longest silence in a stream.")
+    total_timeout_s: Positive = Field(default=300.0, description="Longest answer.")
+    models: tuple[ProviderModelSettings, ...] = Field(min_length=1, strict=False, description="See below.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _urls(cls, value: tuple[str, ...] | str) -> tuple[str, ...]:
+        urls = (value,) if isinstance(value, str) else value
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+                raise ValueError(f"{url!r} is no base URL: `https://host/v1`, without a query or a password")
+        if not urls:
+            raise ValueError("name at least one URL")
+        return tuple(url.rstrip("/") for url in urls)
+
+    @model_validator(mode="after")
+    def _one_key(self) -> ProviderSettings:
+        if self.key_env and self.key_file:
+            raise ValueError("give at most one of `key_env` and `key_file`")
+        names = [model.name for model in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the provider {self.name!r} has a model twice")
+        return self
+
+
+class PrivacySettings(Table):
+    """What is looked for in each request that might leave the site."""
+
+    default: DataAction = Field(
+        default="deny",
+        description="For a data class that a provider's `data` does not name: `allow`, `redact` or `deny`.",
+    )
+    custom: dict[ClassName, str] = Field(
+        default_factory=dict, description='Data classes of your own, as regular expressions: `badge = "B-[0-9]{6}"`.'
+    )
+
+
+class BudgetSettings(Table):
+    """Money that may be spent at providers, in US dollars; left out: no limit. Days and months are UTC's."""
+
+    site_day: Price | None = Field(default=None, description="By all requests of a day.")
+    site_month: Price | None = Field(default=None, description="By all requests of a month.")
+    key_day: Price | None = Field(default=None, description="By each key in a day, if the key has no limit of its own.")
+    key_month: Price | None = Field(default=None, description="By each key in a month, likewise.")
+
+
+class RuleSettings(Table):
+    """One of your own rules. The first one whose `when` is true decides; the others are not looked at."""
+
+    name: str = Field(min_length=1, max_length=64, description="Appears in reasons and in the audit.")
+    when: str = Field(
+        min_length=1,
+        max_length=4000,
+        description="A CEL expression over `request`, `site` and `key`: `'health' in request.data_classes`.",
+    )
+    locality: Literal["only_local", "only_remote"] | None = Field(default=None, description="Keeps those routes only.")
+    routes: tuple[str, ...] = Field(
+        default=(), strict=False, description="Keeps these routes only (`local/NAME`, `PROVIDER/MODEL`), in this order."
+    )
+    deny: str | None = Field(default=None, min_length=1, description="Refuses the request with this message.")
+
+    @model_validator(mode="after")
+    def _one_action(self) -> RuleSettings:
+        if sum((self.locality is not None, bool(self.routes), self.deny is not None)) != 1:
+            raise ValueError("give exactly one of `locality`, `routes` and `deny`")
+        return self
+
+
+class AuditSettings(Table):
+    """The record of every decision. Never a text."""
+
+    keep_days: int = Field(default=90, ge=1, description="Older rows are removed; the chain of hashes goes on.")
+
+
 class LoggingSettings(Table):
     """What is logged, to standard error. Never a prompt or a completion."""
 
@@ -168,6 +308,11 @@ class FileConfig(Table):
         default_factory=dict, description='Other names for models: `"gpt-4o-mini" = "auto"`.'
     )
     models: tuple[ModelSettings, ...] = Field(default=(), strict=False)
+    providers: tuple[ProviderSettings, ...] = Field(default=(), strict=False)
+    privacy: PrivacySettings = Field(default_factory=PrivacySettings)
+    budget: BudgetSettings = Field(default_factory=BudgetSettings)
+    rules: tuple[RuleSettings, ...] = Field(default=(), strict=False)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
 
     @model_validator(mode="after")

@@ -1,0 +1,51 @@
+"""A provider's settings, complete; made from the configuration by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """US dollars per million tokens."""
+
+    input: float
+    output: float
+    cached: float
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteModel:
+    """A model as its provider serves it.
+
+    Attributes:
+        id: its name there.
+        context_length: tokens of prompt and completion together.
+    """
+
+    id: str
+    context_length: int
+    prices: Prices
+    capabilities: frozenset[str] = frozenset()
+    quality: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """One provider. Times are in seconds.
+
+    Attributes:
+        base_urls: equal endpoints, the first preferred.
+        key: its API key; shown nowhere.
+    """
+
+    name: str
+    base_urls: tuple[str, ...]
+    models: tuple[RemoteModel, ...]
+    key: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    connect_timeout_s: float = 3.0
+    first_token_timeout_s: float = 30.0
+    idle_timeout_s: float = 30.0
+    total_timeout_s: float = 300.0

@@ -1,0 +1,75 @@
+"""From `[[providers]]` to backends: keys are read here, and go no further than the header that carries them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from backends.remote.settings import Prices, ProviderSettings, RemoteModel
+from gateway.config import Config, ConfigError
+from gateway.schemas import settings as schema
+
+
+def provider_settings(config: Config, environ: Mapping[str, str] = os.environ) -> tuple[ProviderSettings, ...]:
+    """Every provider of the file, its key read.
+
+    Raises:
+        ConfigError: a key that is not where the file says.
+    """
+    return tuple(_provider(row, config, environ) for row in config.providers)
+
+
+def provider_aliases(config: Config) -> dict[str, str]:
+    """Alias to `provider/model`."""
+    return {
+        alias: f"{row.name}/{model.name}" for row in config.providers for model in row.models for alias in model.aliases
+    }
+
+
+def _provider(row: schema.ProviderSettings, config: Config, environ: Mapping[str, str]) -> ProviderSettings:
+    return ProviderSettings(
+        name=row.name,
+        base_urls=tuple(row.base_url),
+        models=tuple(_model(model) for model in row.models),
+        key=_key(row, config, environ),
+        connect_timeout_s=row.connect_timeout_s,
+        first_token_timeout_s=row.first_token_timeout_s,
+        idle_timeout_s=row.idle_timeout_s,
+        total_timeout_s=row.total_timeout_s,
+    )
+
+
+def _model(row: schema.ProviderModelSettings) -> RemoteModel:
+    cached = row.input_price if row.cached_price is None else row.cached_price
+    return RemoteModel(
+        id=row.name,
+        context_length=row.context_length,
+        prices=Prices(row.input_price, row.output_price, cached),
+        capabilities=frozenset(row.capabilities),
+        quality=row.quality,
+    )
+
+
+def _key(row: schema.ProviderSettings, config: Config, environ: Mapping[str, str]) -> str:
+    if row.key_env:
+        key, origin = environ.get(row.key_env, "").strip(), f"the environment variable {row.key_env}"
+    elif row.key_file:
+        path = Path(row.key_file).expanduser()
+        path = path if path.is_absolute() or config.source is None else config.source.parent / path
+        origin = str(path)
+        try:
+            key = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise ConfigError(
+                f"{config.source}: the key of the provider {row.name!r} cannot be read from {path}: {reason}."
+            ) from None
+    else:
+        return ""
+    if not key or not key.isascii() or any(c.isspace() for c in key):
+        raise ConfigError(
+            f"{config.source}: the key of the provider {row.name!r} is {'empty' if not key else 'not a key'}: "
+            f"look at {origin}."
+        )
+    return key
