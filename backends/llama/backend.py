@@ -146,7 +146,8 @@ class LlamaBackend:
 
     async def _prepare(self, engine: EngineProcess, request: Request) -> int:
         try:
-            return await asyncio.wait_for(engine.prepare(request), self.settings.first_token_timeout_s)
+            async with asyncio.timeout(self.settings.first_token_timeout_s):
+                return await engine.prepare(request)
         except TimeoutError:
             raise DeadlineExceeded(
                 "The prompt could not be tokenised in time.", retry_after=self.retry_after()
@@ -162,9 +163,13 @@ class LlamaBackend:
     async def _next(
         self, events: AsyncIterator[Event | protocol.Began], seconds: float, code: str, what: str
     ) -> Event | protocol.Began:
-        """The engine's next event, within a bound."""
+        """The engine's next event, within a bound.
+
+        Not `asyncio.wait_for`: in Python 3.11 it swallows a cancellation that comes together with the event.
+        """
         try:
-            return await asyncio.wait_for(anext(events), seconds)
+            async with asyncio.timeout(seconds):
+                return await anext(events)
         except TimeoutError:
             message = f"The request {what} for {seconds:g} s."
             raise DeadlineExceeded(message, code=code, retry_after=self.retry_after()) from None

@@ -165,7 +165,8 @@ class EngineProcess:
         if self._link:
             self._link.close()
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await self._process.wait()
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
@@ -225,7 +226,8 @@ class EngineProcess:
 
     async def _why(self) -> str:
         try:
-            code = await asyncio.wait_for(self._process.wait(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                code = await self._process.wait()
         except TimeoutError:
             self._process.kill()
             code = await self._process.wait()

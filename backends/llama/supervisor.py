@@ -107,7 +107,8 @@ class Supervisor:
         task = self._starting or self._begin()
         try:
             # Shielded: the load goes on for the next request when this one's client leaves.
-            return await asyncio.wait_for(asyncio.shield(task), timeout_s)
+            async with asyncio.timeout(timeout_s):  # not wait_for, which in 3.11 can swallow a cancellation
+                return await asyncio.shield(task)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"The model {self._name} is still loading after {timeout_s:g} s.", retry_after=5, code="load_timeout"
@@ -130,7 +131,8 @@ class Supervisor:
             if self._deaths:
                 await asyncio.sleep(BACKOFF_S[min(self._deaths - 1, len(BACKOFF_S) - 1)])
             began = time.monotonic()
-            engine = await asyncio.wait_for(self._spawn(), self._load_timeout_s)
+            async with asyncio.timeout(self._load_timeout_s):
+                engine = await self._spawn()
         except TimeoutError:
             self._fail(f"loading took longer than {self._load_timeout_s:g} s")
             raise DeadlineExceeded(
@@ -197,7 +199,8 @@ class Supervisor:
         self._drained.clear()
         try:
             if self._leases:
-                await asyncio.wait_for(self._free.wait(), grace_s)
+                async with asyncio.timeout(grace_s):
+                    await self._free.wait()
         except TimeoutError:
             log.warning("model %s: %d requests did not finish in %g s", self._name, self._leases, grace_s)
         finally:

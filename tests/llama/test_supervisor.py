@@ -116,6 +116,27 @@ async def test_a_waiter_that_leaves_does_not_cancel_the_load() -> None:
     await s.close()
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_waiter_that_leaves_just_as_the_load_ends(turns: int) -> None:
+    """`asyncio.wait_for` of Python 3.11 swallowed such a cancellation: the request went on for nobody."""
+    loaded = asyncio.Event()
+
+    async def spawn() -> EngineProcess:
+        await loaded.wait()
+        return cast(EngineProcess, Engine(1))
+
+    s = Supervisor("m", spawn, keep_alive_s=-1, load_timeout_s=5.0)
+    waiter = asyncio.create_task(use(s, 0.2))
+    await asyncio.sleep(0.01)
+    loaded.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    await s.close()
+
+
 async def test_a_short_wait_ends_and_the_load_goes_on() -> None:
     spawn = Spawner(0.2)
     s = supervisor(spawn)
