@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol, runtime_checkable
 
-from backends.types import Event, ModelState, Request
+from backends.types import Event, ModelState, PromptCount, Request
 
 
 @runtime_checkable
@@ -32,8 +32,8 @@ class Backend(Protocol):
         """Unix time (s) at which the model file came to the box."""
         ...
 
-    async def count(self, request: Request) -> int:
-        """The exact number of prompt tokens (of the longest prompt), by the model's own template and tokenizer.
+    async def count(self, request: Request) -> PromptCount:
+        """The exact number of prompt tokens, by the model's own template and tokenizer.
 
         Raises `InvalidRequest` for a prompt that the template refuses, `Unavailable` if the model cannot be loaded.
         """

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from backends.types import Chunk, Event, ModelState, ModelStatus, Request, Usage
+from backends.types import Chunk, Event, ModelState, ModelStatus, PromptCount, Request, Usage
 
 Step = Event | float | BaseException | asyncio.Event
 """An event to yield, seconds to sleep, an error to raise, or an `asyncio.Event` to wait for."""
@@ -49,10 +49,10 @@ class FakeBackend:
     ended: list[str] = field(default_factory=list)
     closed: bool = False
 
-    async def count(self, request: Request) -> int:
+    async def count(self, request: Request) -> PromptCount:
         if isinstance(self.count_tokens, BaseException):
             raise self.count_tokens
-        return self.count_tokens
+        return PromptCount(self.count_tokens)
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         self.requests.append(request)

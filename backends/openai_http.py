@@ -13,7 +13,7 @@ from backends.remote import answers
 from backends.remote.events import EventReader, EventTooLargeError
 from backends.remote.provider import Endpoint, Provider
 from backends.remote.settings import RemoteModel
-from backends.types import Event, ModelState, Request, Usage
+from backends.types import Event, ModelState, PromptCount, Request, Usage
 
 PATHS = {"chat": "chat/completions", "completion": "completions"}
 MAX_BODY_BYTES = 64 << 20
@@ -49,7 +49,7 @@ class OpenAIBackend:
     async def close(self) -> None:
         await self.provider.close()
 
-    async def count(self, request: Request) -> int:
+    async def count(self, request: Request) -> PromptCount:
         raise Unavailable(f"The provider {self.provider.name} has a tokenizer that is not known here.")
 
     def state(self) -> ModelState:
@@ -174,8 +174,8 @@ class OpenAIBackend:
                     yield event
             except EventTooLargeError as error:
                 raise self._broke(error) from error
-        if (event := reader.end()) and event != b"[DONE]":
-            yield event
+        if (last := reader.end()) and last != b"[DONE]":
+            yield last
 
     async def _next(self, source: AsyncIterator[bytes], wait_s: float) -> bytes | None:
         try:

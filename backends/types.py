@@ -110,6 +110,7 @@ class Chunk:
         finish_reason: set on the last chunk of a choice, and only there.
         wire: a provider's own choice object (`{"index", "delta" or "message" or "text", …}`), whole, with all that
             `text` cannot say; None from a local model.
+        comment: what a stream says in an SSE comment before this piece; empty: nothing.
     """
 
     index: int
@@ -118,6 +119,15 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     wire: Mapping[str, Any] | None = None
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCount:
+    """Prompt tokens of the longest prompt, exact; `cached` of all prompts' tokens need no computing now."""
+
+    tokens: int
+    cached: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class Dispatcher:
             if len(candidates) == 1 or front.name in counts:
                 break
             try:
-                counts[front.name] = await self._site.backends[front.model].count(request)
+                counts[front.name] = (await self._site.backends[front.model].count(request)).tokens
             except BackendError as error:
                 failed.append(error)
                 outcome.reasons.append(f"{front.name} failed: {error.code}")

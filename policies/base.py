@@ -104,6 +104,10 @@ class Snapshot:
         data_classes: declared or found in the text.
         scan_failed: the text could not be searched for them, so nothing is known.
         spent: by the request's key, and by the site.
+        completion_tokens: 90% of the site's completions are at most so long; for those that nobody counts.
+        sticky: name of the route that asked for the tool calls whose results this request brings; empty: none.
+        elapsed_s: seconds since the request arrived.
+        at: Unix time (s).
     """
 
     states: Mapping[str, ModelState] = field(default_factory=dict)
@@ -116,10 +120,22 @@ class Snapshot:
     data_classes: frozenset[str] = frozenset()
     scan_failed: bool = False
     spent: Spent = field(default_factory=Spent)
+    completion_tokens: int = 256
+    sticky: str = ""
+    elapsed_s: float = 0.0
+    at: float = 0.0
 
     def tokens(self, route: Route) -> int:
         """Prompt tokens on that route: exact where they were counted, else the estimate."""
         return self.prompt_tokens.get(route.name, self.estimated_tokens)
+
+    def cost(self, request: Request, route: Route) -> float:
+        """US dollars that it may cost on that route: the completion as long as was asked for, else as 90% are."""
+        if route.price is None:
+            return 0.0
+        learned = self.learned.get(route.name)
+        usual = learned.completion_tokens if learned else self.completion_tokens
+        return route.price.cost(self.tokens(route), (request.sampling.max_tokens or usual) * request.choices)
 
 
 @dataclass(frozen=True, slots=True)

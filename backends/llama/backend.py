@@ -16,7 +16,7 @@ from backends.llama.sampling_defaults import filled
 from backends.llama.settings import LlamaSettings
 from backends.llama.supervisor import Supervisor
 from backends.models.gguf import GGUFInfo, read_gguf
-from backends.types import Chunk, Event, ModelState, Request, Usage
+from backends.types import Chunk, Event, ModelState, PromptCount, Request, Usage
 
 DEFAULT_CONTEXT = 8192
 REMEMBERED = 256  # requests counted and not submitted; a policy may have dropped this route since
@@ -62,14 +62,14 @@ class LlamaBackend:
     async def close(self) -> None:
         await self._supervisor.close()
 
-    async def count(self, request: Request) -> int:
+    async def count(self, request: Request) -> PromptCount:
         self._admit()
         async with self._supervisor.lease(self.settings.load_timeout_s) as engine:
             n = await self._prepare(engine, request)
             self._prepared[request.id] = engine.pid
             if len(self._prepared) > REMEMBERED:
                 del self._prepared[next(iter(self._prepared))]
-            return n
+            return PromptCount(n)
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         self._admit()

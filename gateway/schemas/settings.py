@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from backends.types import Locality
 
@@ -18,6 +18,9 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Price = Annotated[float, Field(ge=0)]
 ClassName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+BaseURLs = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value), Field(strict=False)
+]
 DataAction = Literal["allow", "redact", "deny"]
 DataRules = dict[ClassName, DataAction]
 Capability = Literal["vision", "audio", "files", "tools", "structured_output", "audio_output", "web_search", "logprobs"]
@@ -200,9 +203,7 @@ class ProviderSettings(Table):
     """A remote inference provider: any base URL that speaks OpenAI's API."""
 
     name: ModelName = Field(description="The part before the slash in its models' names.")
-    base_url: tuple[str, ...] | str = Field(
-        strict=False, description="`https://…/v1`; or a list of equal endpoints, the first preferred."
-    )
+    base_url: BaseURLs = Field(description="`https://…/v1`; or a list of equal endpoints, the first preferred.")
     key_env: str | None = Field(default=None, min_length=1, description="Environment variable that holds its API key.")
     key_file: str | None = Field(
         default=None, min_length=1, description="File that holds its API key, relative to this one."
@@ -219,8 +220,7 @@ class ProviderSettings(Table):
 
     @field_validator("base_url")
     @classmethod
-    def _urls(cls, value: tuple[str, ...] | str) -> tuple[str, ...]:
-        urls = (value,) if isinstance(value, str) else value
+    def _urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:

@@ -25,11 +25,19 @@ DOCS = Path(__file__).parents[2] / "docs"
 def tables(schema: type[Table], place: str = "") -> list[tuple[str, type[Table]]]:
     """Each table of the file with its place, `models` for `[[models]]`."""
     found = [(place, schema)]
+    for name, inner in nested(schema).items():
+        found += tables(inner, f"{place}.{name}".lstrip("."))
+    return found
+
+
+def nested(schema: type[Table]) -> dict[str, type[Table]]:
+    """The tables in a table."""
+    found = {}
     for name, field in schema.model_fields.items():
         annotation: Any = field.annotation
         inner = next((arg for arg in getattr(annotation, "__args__", ()) if isinstance(arg, type)), annotation)
         if isinstance(inner, type) and issubclass(inner, Table):
-            found += tables(inner, f"{place}.{name}".lstrip("."))
+            found[name] = inner
     return found
 
 
@@ -45,16 +53,22 @@ def kind(field: dict[str, Any]) -> str:
         "string": "string",
         "array": "list of strings",
         "object": "table",
+        "boolean": "boolean",
     }[option.get("type", "object")]
 
 
-def shown(default: Any) -> str:
+def shown(field: Any) -> str:
+    default = field.default_factory() if field.default_factory else field.default
     if default is PydanticUndefined:
         return "required"
+    if default == {}:
+        return "`{}`"
     if default is None:
         return "–"
     if isinstance(default, tuple):
-        return "`[]`"
+        return "`[" + ", ".join(f'"{value}"' for value in default) + "]`"
+    if isinstance(default, bool):
+        return f"`{default}`".lower()
     return (
         f'`"{default}"`'
         if isinstance(default, str)
@@ -71,9 +85,9 @@ def setting_rows() -> list[str]:
             continue
         properties = schema.model_json_schema()["properties"]
         rows += [
-            f"| `{place}.{name}` | {kind(properties[name])} | {shown(field.default)} | {field.description} |"
+            f"| `{place}.{name}` | {kind(properties[name])} | {shown(field)} | {field.description} |"
             for name, field in schema.model_fields.items()
-            if not (isinstance(field.annotation, type) and issubclass(field.annotation, Table))
+            if name not in nested(schema)
         ]
     return rows
 
