@@ -110,7 +110,7 @@ def _samples() -> tuple[tuple[Request, Snapshot], ...]:
     """A bare and a full request at different hours, so that wrong types are found when the rules are read."""
     full = Request(
         "r",
-        "auto",
+        "acme/large",
         "completion",
         prompts=("a", "b"),
         sampling=Sampling(max_tokens=2000),
