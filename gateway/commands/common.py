@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,16 @@ def count_text(count: int) -> str:
 def time_text(unix: int) -> str:
     """Unix time as local date and minute."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))
+
+
+def parse_since(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+    """A callback for `--since`: the Unix time (s) of so long ago, for `7d`, `12h`, `30m` or `90s`; None as it is."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,9})([smhd])", text.strip())
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no age. Write a whole number and a unit: 30m, 12h or 7d.")
+    return time.time() - int(match[1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[match[2]]
 
 
 def printable(text: str) -> str:
