@@ -33,7 +33,8 @@ class LlamaBackend:
             settings.name, self._spawn, keep_alive_s=settings.keep_alive_s, load_timeout_s=settings.load_timeout_s
         )
         self._queued = 0
-        self._prepared: dict[str, int] = {}  # ids in the order they came; the worker remembers twice as many
+        # By id, in the order they came, with the process that did it; the worker remembers twice as many.
+        self._prepared: dict[str, tuple[int, protocol.Prepared]] = {}
         self._completion = TYPICAL_COMPLETION
         self._memory_bytes = 0
         self._memory_until = 0.0
@@ -65,11 +66,11 @@ class LlamaBackend:
     async def count(self, request: Request) -> PromptCount:
         self._admit()
         async with self._supervisor.lease(self.settings.load_timeout_s) as engine:
-            n = await self._prepare(engine, request)
-            self._prepared[request.id] = engine.pid
+            prepared = await self._prepare(engine, request)
+            self._prepared[request.id] = engine.pid, prepared
             if len(self._prepared) > REMEMBERED:
                 del self._prepared[next(iter(self._prepared))]
-            return PromptCount(n)
+            return PromptCount(prepared.n, prepared.cached)
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         self._admit()
@@ -81,10 +82,10 @@ class LlamaBackend:
         queued = True
         try:
             async with self._supervisor.lease(self.settings.load_timeout_s) as engine:
-                if self._prepared.get(request.id) != engine.pid:  # never, or in a process that died since
-                    await self._prepare(engine, request)
-                self._prepared.pop(request.id, None)
-                async with aclosing(engine.generate(request, sampling)) as events:
+                pid, prepared = self._prepared.pop(request.id, (None, None))
+                if prepared is None or pid != engine.pid:  # never, or in a process that died since
+                    prepared = await self._prepare(engine, request)
+                async with aclosing(engine.generate(request, sampling, prepared.uncached)) as events:
                     await self._next(events, self.settings.queue_timeout_s, "queue_timeout", "waited in the queue")
                     self._queued, queued = self._queued - 1, False
                     first_s = self.settings.first_token_timeout_s
@@ -104,6 +105,8 @@ class LlamaBackend:
         s = self._supervisor
         engine = s.engine
         stats = engine.stats if engine else {}
+        unseen = engine.unseen if engine else ()
+        waiting = sum(pending.request.choices for pending in unseen) if engine else self._queued
         return ModelState(
             name=self.name,
             status=s.status,
@@ -111,7 +114,7 @@ class LlamaBackend:
             pid=engine.pid if engine else None,
             memory_bytes=self._memory(engine.pid) if engine else 0,
             context_length=self.context_length,
-            waiting=stats.get("waiting", 0),
+            waiting=stats.get("waiting", 0) + waiting,
             running=stats.get("running", 0),
             max_sequences=self.settings.max_sequences,
             kv_cells=engine.ready["cells"] if engine else 0,
@@ -127,6 +130,7 @@ class LlamaBackend:
             threads=stats.get("threads", engine.ready["threads"] if engine else 0),
             step_seconds=stats.get("step_seconds", 0.0),
             python_seconds=stats.get("python_seconds", 0.0),
+            backlog_tokens=stats.get("backlog", 0) + sum(pending.uncached for pending in unseen),
         )
 
     def retry_after(self) -> float:
@@ -144,7 +148,7 @@ class LlamaBackend:
         await asyncio.to_thread(read_gguf, self.settings.path)  # before llama.cpp maps it; raises BadModelFile
         return await EngineProcess.start(self.settings)
 
-    async def _prepare(self, engine: EngineProcess, request: Request) -> int:
+    async def _prepare(self, engine: EngineProcess, request: Request) -> protocol.Prepared:
         try:
             async with asyncio.timeout(self.settings.first_token_timeout_s):
                 return await engine.prepare(request)

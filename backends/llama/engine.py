@@ -238,4 +238,5 @@ class Engine:
         c.step_seconds += seconds
         c.python_seconds += python
         if n := plan.n_decode:
-            c.decode_rate += 0.1 * (n / seconds - c.decode_rate)
+            rate = n / seconds
+            c.decode_rate += 0.1 * (rate - c.decode_rate) if c.decode_rate else rate

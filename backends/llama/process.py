@@ -26,10 +26,17 @@ log = logging.getLogger("outstation.llama")
 
 @dataclass(eq=False, slots=True)
 class Pending:
-    """A request in the worker: what came for it, and what an exact resumption elsewhere needs (seed and tokens)."""
+    """A request in the worker: what came for it, and what an exact resumption elsewhere needs (seed and tokens).
+
+    Attributes:
+        uncached: prompt tokens to compute for it.
+        seen: whether the worker's figures count it.
+    """
 
     request: Request
     sampling: Sampling
+    uncached: int = 0
+    seen: bool = False
     events: asyncio.Queue[Event | protocol.Began | BackendError] = field(default_factory=asyncio.Queue)
     generated: dict[int, list[int]] = field(default_factory=dict)
 
@@ -45,7 +52,7 @@ class EngineProcess:
         self._link: Link | None = None
         self._loaded: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
         self._pending: dict[str, Pending] = {}
-        self._prepared: dict[str, asyncio.Future[int]] = {}
+        self._prepared: dict[str, asyncio.Future[protocol.Prepared]] = {}
         self._ended: asyncio.Task[str] | None = None
         self._heard = time.monotonic()
         self._asked = False
@@ -103,9 +110,14 @@ class EngineProcess:
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    async def prepare(self, request: Request) -> int:
-        """Render and tokenise in the worker; returns the prompt tokens of the longest prompt."""
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    @property
+    def unseen(self) -> list[Pending]:
+        """Requests submitted so lately that `stats` do not count them yet."""
+        return [pending for pending in self._pending.values() if not pending.seen]
+
+    async def prepare(self, request: Request) -> protocol.Prepared:
+        """Render and tokenise in the worker."""
+        future: asyncio.Future[protocol.Prepared] = asyncio.get_running_loop().create_future()
         self._begin_listening()
         self._prepared[request.id] = future
         try:
@@ -114,10 +126,12 @@ class EngineProcess:
         finally:
             del self._prepared[request.id]
 
-    async def generate(self, request: Request, sampling: Sampling) -> AsyncGenerator[Event | protocol.Began, None]:
+    async def generate(
+        self, request: Request, sampling: Sampling, uncached: int = 0
+    ) -> AsyncGenerator[Event | protocol.Began, None]:
         """Start a prepared request and yield what comes for it. Closing the iterator cancels it in the worker."""
         self._begin_listening()
-        pending = self._pending[request.id] = Pending(request, sampling)
+        pending = self._pending[request.id] = Pending(request, sampling, uncached)
         finished = False
         try:
             self._send(protocol.submit(request, sampling))
@@ -195,7 +209,8 @@ class EngineProcess:
     def _dispatch(self, message: Mapping[str, Any]) -> None:
         self._heard, self._asked = time.monotonic(), False
         if message["op"] == "step":
-            self.stats = message.get("stats") or self.stats
+            if stats := message.get("stats"):
+                self._count(stats)
             for row in message["out"]:
                 self._deliver(*protocol.unpack_output(row))
             return
@@ -205,13 +220,23 @@ class EngineProcess:
         future = self._prepared.get(message["id"])
         if message["op"] == "prepared":
             if future and not future.done():
-                future.set_result(message["n"])
+                future.set_result(protocol.Prepared(message["n"], message["cached"], message["uncached"]))
             return
         error = protocol.unpack_error(message["error"])
         if future and not future.done():
             future.set_exception(error)
         elif pending := self._pending.get(message["id"]):
             pending.events.put_nowait(error)
+
+    def _count(self, stats: Mapping[str, Any]) -> None:
+        """New figures. The worker takes requests in the order they were submitted in: with the newest one that it
+        counts, all before it are counted. Later ones that have ended since are no longer pending."""
+        self.stats = stats
+        if stats["newest"] in self._pending:
+            for key, pending in self._pending.items():
+                pending.seen = True
+                if key == stats["newest"]:
+                    return
 
     def _deliver(self, key: str, event: Event | protocol.Began | protocol.Failed) -> None:
         pending = self._pending.get(key)
@@ -221,6 +246,7 @@ class EngineProcess:
             pending.events.put_nowait(EngineFailed(event.message))
             return
         if isinstance(event, Chunk):
+            pending.uncached = 0
             pending.generated.setdefault(event.index, []).extend(event.tokens)
         pending.events.put_nowait(event)
 

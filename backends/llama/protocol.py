@@ -22,6 +22,16 @@ class Began:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """A tokenised request: prompt tokens of its longest prompt, and of all its prompts those that need no computing
+    now and those that do."""
+
+    n: int
+    cached: int
+    uncached: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The engine cannot go on with this request."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from backends.llama.cost import Cost
-from backends.llama.kv_cache import KVCache
+from backends.llama.kv_cache import ALWAYS_COMPUTED, KVCache
 from backends.llama.radix import common_prefix
 
 DECODE_RESERVE = 16  # cells a newcomer leaves free beyond its prompt, so that it is not preempted at once
@@ -138,7 +138,28 @@ class Scheduler:
 
     def backlog_tokens(self) -> int:
         """Prompt tokens that are still to be computed, cached prefixes not counted."""
-        return sum(s.remaining for s in self.live) + sum(len(s.tokens) - self.kv.match(s.tokens) for s in self.waiting)
+        live = sum(s.remaining for s in self.live if s.remaining > 1 or not s.generated)
+        return live + sum(len(s.tokens) - self._provided(s) for s in self.waiting)
+
+    def newest(self) -> str:
+        """Id of the job that came last, of those that wait or are computed; empty: there is none."""
+        return max((s.arrived, s.key[0]) for s in (*self.live, *self.waiting))[1] if self.live or self.waiting else ""
+
+    def provided(self, tokens: list[int]) -> int:
+        """How many leading tokens of a prompt need no computing of their own: they are in the cache, can be copied
+        back into it, or belong to the prompt of somebody who came before.
+
+        For any thread: it only reads, one object at a time, and what the engine's thread changes meanwhile can make
+        the figure a little wrong, never fail.
+        """
+        if not self.kv.reuse:
+            return 0
+        others = [min(common_prefix(tokens, s.tokens), s.n_prompt) for s in (*self.live, *self.waiting)]
+        return max(0, min(max(self.kv.match(tokens), *others, 0), len(tokens) - ALWAYS_COMPUTED))
+
+    def _provided(self, s: Sequence) -> int:
+        """How many tokens of a waiting sequence it need not compute."""
+        return max(self.kv.match(s.tokens), s.waits_for[1] if s.waits_for else 0)
 
     # -- admission -----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,17 +60,19 @@ class Channel:
 class Preparer:
     """Requests to token ids: the model's template and tokenizer, and what cannot be answered at all."""
 
-    def __init__(self, model: Model, n_ctx: int) -> None:
+    def __init__(self, model: Model, n_ctx: int, provided: Callable[[list[int]], int]) -> None:
+        """`provided` says how many leading tokens of a prompt need no computing; asked in the listener's threads."""
         self._model = model
         self._n_ctx = n_ctx
+        self._provided = provided
         self._lock = threading.Lock()
         self._prepared: OrderedDict[str, tuple[list[int], ...]] = OrderedDict()
         source = model.chat_template()
         bos, eos = model.special_text("bos"), model.special_text("eos")
         self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
 
-    def prepare(self, message: Mapping[str, Any]) -> int:
-        """Tokenise and keep; returns the prompt tokens of the longest prompt. Raises `InvalidRequest`."""
+    def prepare(self, message: Mapping[str, Any]) -> protocol.Prepared:
+        """Tokenise and keep. Raises `InvalidRequest`."""
         prompts = (
             (self._chat(message),) if message["kind"] == "chat" else tuple(map(self._completion, message["prompts"]))
         )
@@ -83,7 +85,8 @@ class Preparer:
             self._prepared[message["id"]] = prompts
             while len(self._prepared) > MAX_PREPARED:
                 self._prepared.popitem(last=False)
-        return longest
+        cached = sum(map(self._provided, prompts))
+        return protocol.Prepared(longest, cached, sum(map(len, prompts)) - cached)
 
     def job(self, message: Mapping[str, Any]) -> Job:
         """The prepared request, ready for the engine. Raises `InvalidRequest`."""
@@ -188,7 +191,7 @@ def _load(channel: Channel, options: Mapping[str, Any]) -> tuple[Engine, Prepare
         "threads": governor.threads if governor else threads,
         "load_s": time.perf_counter() - started,
     }
-    return engine, Preparer(model, n_ctx), ready
+    return engine, Preparer(model, n_ctx, scheduler.provided), ready
 
 
 def _fastest_threads(context: Context, cores: int) -> int:
@@ -254,6 +257,7 @@ class Statistics:
             "kv_used": s.kv.used,
             "kv_kept": s.kv.evictable,
             "backlog": s.backlog_tokens(),
+            "newest": s.newest(),
             "prefill_rate": s.cost.prefill_rate,
             "preemptions": s.preemptions,
             "threads": self._governor.threads if self._governor else self._threads,
@@ -282,7 +286,7 @@ def _listen(channel: Channel, engine: Engine, preparer: Preparer) -> None:
 def _handle(message: Mapping[str, Any], channel: Channel, engine: Engine, preparer: Preparer) -> None:
     try:
         if message["op"] == "prepare":
-            channel.send({"op": "prepared", "id": message["id"], "n": preparer.prepare(message)})
+            channel.send({"op": "prepared", "id": message["id"], **asdict(preparer.prepare(message))})
         elif message["op"] == "submit":
             engine.submit(preparer.job(message))
         else:

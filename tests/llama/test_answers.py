@@ -368,3 +368,42 @@ async def test_the_state_is_told(backend: LlamaBackend) -> None:
     assert s.decode_rate > 0
     assert s.prefill_rate > 0
     assert s.threads >= 1
+
+
+async def test_what_a_burst_just_submitted_is_in_its_backlog_once(backend: LlamaBackend) -> None:
+    """The engine's own figures come some ten times a second; a burst must not see an empty queue meanwhile."""
+    requests = [completion(f"{i} " * 300, max_tokens=2) for i in range(5)]
+    counts = [await backend.count(request) for request in requests]
+    needed = sum(count.tokens - count.cached for count in counts)
+    before = backend.state()
+    assert (before.waiting, before.running, before.backlog_tokens) == (0, 0, 0)
+
+    tasks = [asyncio.create_task(ask(backend, request)) for request in requests]
+    while backend.state().waiting + backend.state().running < len(requests):
+        await asyncio.sleep(0)
+    assert backend.state().backlog_tokens == needed
+    most = 0
+    while not all(task.done() for task in tasks):
+        most = max(most, backend.state().backlog_tokens)
+        assert backend.state().waiting + backend.state().running <= len(requests)
+        await asyncio.sleep(0.01)
+    assert most <= needed
+    after = backend.state()
+    assert (after.waiting, after.running, after.backlog_tokens) == (0, 0, 0)
+
+
+async def test_what_is_counted_as_cached_is_not_computed(backend: LlamaBackend) -> None:
+    request = completion("A sentence that nobody has asked about. " * 40, max_tokens=2)
+    first = await backend.count(request)
+    await ask(backend, request)
+    again = await backend.count(request)
+    assert first.cached < first.tokens // 2
+    assert again.cached == again.tokens - ALWAYS_COMPUTED
+    assert (await ask(backend, request)).total.cached_tokens == again.cached
+
+
+async def test_several_prompts_are_cached_together(backend: LlamaBackend) -> None:
+    request = completion("The first of two prompts, of its own.", "Another one, no less.", max_tokens=2)
+    await ask(backend, request)
+    count = await backend.count(request)
+    assert count.tokens < count.cached < 2 * count.tokens

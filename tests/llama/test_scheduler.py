@@ -252,3 +252,52 @@ def test_a_steps_figures_stay_while_it_is_carried_out() -> None:
     sim.add("one", prompt(1, 1), 5)
     plan = sim.step()
     assert (plan.n_decode, plan.n_prefill) == (2, 1)
+
+
+def test_a_decoding_sequence_leaves_no_prompt_to_compute() -> None:
+    sim = Simulation()
+    sim.add("one", prompt(20, 1), 5)
+    sim.step()
+    assert sim.scheduler.backlog_tokens() == 0
+
+
+def test_tokens_that_somebody_before_computes_are_provided_and_nobodys_backlog() -> None:
+    sim = Simulation(max_batch=64)
+    system = prompt(200, 1)
+    sim.add("first", [*system, *prompt(50, 2)], 1)
+    own = [*system, *prompt(30, 3)]
+    assert sim.scheduler.provided(own) == 200
+    sim.step()  # 64 are in the cache, the rest is promised
+    sim.add("second", own, 1)
+    sim.step()
+    assert sim.scheduler.provided(own) == len(own) - ALWAYS_COMPUTED
+    assert sim.scheduler.backlog_tokens() == (250 - 128) + 30
+    sim.run()
+    assert sim.scheduler.provided([*system, 7]) == 199
+    assert sim.scheduler.provided([]) == 0
+
+
+def test_what_is_said_belongs_to_nobody_else() -> None:
+    sim = Simulation()
+    s = sim.add("one", prompt(20, 1), 50)
+    for _ in range(5):
+        sim.step()
+    assert s.generated == 5
+    assert sim.scheduler.provided([*s.tokens, 1, 2]) == 20
+
+
+def test_a_memory_that_cannot_share_provides_nothing() -> None:
+    sim = Simulation(reuse=False)
+    sim.add("one", prompt(20, 1), 5)
+    assert sim.scheduler.provided(prompt(20, 1)) == 0
+
+
+def test_the_newest_is_the_one_that_came_last_wherever_it_is() -> None:
+    sim = Simulation(max_sequences=1)
+    assert sim.scheduler.newest() == ""
+    sim.add("first", prompt(20, 1), 50)
+    sim.step()
+    assert sim.scheduler.newest() == "first"
+    sim.now += 1
+    sim.add("second", prompt(20, 2), 1)
+    assert sim.scheduler.newest() == "second"
