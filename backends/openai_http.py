@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
+from typing import cast
 
 import httpx2
 
-from backends.errors import BackendError, DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded, Unavailable
+from backends.errors import BackendError, DeadlineExceeded, EngineFailed, InvalidRequest, Unavailable
 from backends.remote import answers
 from backends.remote.events import EventReader, EventTooLargeError
-from backends.remote.provider import Endpoint, Provider
+from backends.remote.provider import Endpoint, Provider, StoppedAtBoundaryError
 from backends.remote.settings import RemoteModel
-from backends.types import Event, ModelState, PromptCount, Request, Usage
+from backends.remote.transport import Body
+from backends.types import Event, ModelState, PromptCount, Request
 
 PATHS = {"chat": "chat/completions", "completion": "completions"}
 MAX_BODY_BYTES = 64 << 20
 MAX_ERROR_BYTES = 1 << 16
+ERROR_BODY_S = 2.0
+NEWEST = 0.2  # weight of the newest figure in an average
+ANSWERED = frozenset({"provider_not_found"})  # ill is not the endpoint
+MAY_SAY_HOW_LONG = frozenset({"provider_busy", "provider_key", "provider_error"})
+
+
+@dataclass(slots=True)
+class Pace:
+    """How fast a model has been at one endpoint of late; 0 while unknown."""
+
+    ttft_s: float = 0.0
+    tokens_per_s: float = 0.0
+
+    def began(self, ttft_s: float) -> None:
+        self.ttft_s += (ttft_s - self.ttft_s) * (NEWEST if self.ttft_s else 1)
+
+    def ended(self, tokens: int, seconds: float) -> None:
+        """So many tokens came within `seconds`."""
+        if tokens > 0 and seconds > 0:
+            self.tokens_per_s += (tokens / seconds - self.tokens_per_s) * (NEWEST if self.tokens_per_s else 1)
 
 
 class OpenAIBackend:
@@ -26,6 +49,7 @@ class OpenAIBackend:
     def __init__(self, provider: Provider, model: RemoteModel) -> None:
         self.provider = provider
         self.model = model
+        self._paces = {endpoint.base_url: Pace() for endpoint in provider.endpoints}
 
     @property
     def name(self) -> str:
@@ -43,6 +67,11 @@ class OpenAIBackend:
     def created(self) -> int:
         return 0
 
+    @property
+    def pace(self) -> Pace:
+        """At the endpoint that would be asked now, or at the first if none can."""
+        return self._paces[(self.provider.available or self.provider.endpoints[0]).base_url]
+
     async def start(self) -> None:
         self.provider.start()
 
@@ -58,11 +87,7 @@ class OpenAIBackend:
 
     def health(self) -> tuple[str, float | None]:
         """(why it cannot be asked now, seconds until it can); ("", None) while an endpoint can."""
-        breakers = [endpoint.breaker for endpoint in self.provider.endpoints]
-        if any(breaker.available for breaker in breakers):
-            return "", None
-        soonest = min(breakers, key=lambda breaker: breaker.retry_after)
-        return soonest.reason or "resting after failures", soonest.retry_after
+        return self.provider.health()
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         body = answers.body(request, self.model.id)
@@ -70,136 +95,181 @@ class OpenAIBackend:
         for endpoint in self.provider.endpoints:
             if not endpoint.breaker.begin():
                 continue
-            begun = False
+            begun = settled = False
             try:
                 async with aclosing(self._answer(endpoint, request, body)) as events:
                     async for event in events:
-                        begun = True
+                        begun = settled = True
                         yield event
                 return
+            except StoppedAtBoundaryError as stopped:
+                raise stopped.error from None
             except BackendError as error:
-                self._blame(endpoint, error)
+                settled = True
+                _blame(endpoint, error)
                 if begun or isinstance(error, InvalidRequest):
                     raise
                 failure = error
+            finally:
+                if not settled:
+                    endpoint.breaker.abandoned()
         reason, wait = self.health()
         raise failure or Unavailable(
             f"The provider {self.provider.name} cannot be asked now: {reason}.", code="provider_down", retry_after=wait
         )
 
-    def _blame(self, endpoint: Endpoint, error: BackendError) -> None:
-        """What a failure says of the endpoint."""
-        if isinstance(error, InvalidRequest) or error.code == "provider_not_found":
-            endpoint.breaker.succeeded()
-        elif error.code == "provider_unreachable":
-            endpoint.breaker.unreachable("no connection")
-        elif isinstance(error, Overloaded) or error.code == "provider_key":
-            endpoint.breaker.failed(error.code, error.retry_after)
-        else:
-            endpoint.breaker.failed(error.code)
-
     async def _answer(self, endpoint: Endpoint, request: Request, body: bytes) -> AsyncGenerator[Event, None]:
-        settings, clock = self.provider.settings, self.provider.clock
-        started = clock()
-        ends = started + settings.total_timeout_s
-        # The head of a whole answer comes when all of it was computed.
-        first_s = settings.first_token_timeout_s if request.stream else settings.total_timeout_s
+        """One endpoint's answer. Closing the generator closes the connection."""
+        started = asyncio.get_running_loop().time()
+        response = await self._head(endpoint, request, body)
+        stream = cast("Body", response.stream)
         try:
-            async with asyncio.timeout(first_s):
-                response = await self.provider.post(endpoint, PATHS[request.kind], request.id, body)
+            if response.status_code != 200:
+                raise await self._refused(response, stream)
+            if not request.stream or response.headers.get("content-type", "").startswith("application/json"):
+                data = await self._read(stream, MAX_BODY_BYTES, started + self.provider.settings.total_timeout_s)
+                for event in self._whole(request, endpoint, data, len(body), started):
+                    yield event
+                return
+            async with aclosing(self._stream(stream, endpoint, request, started, len(body))) as events:
+                async for event in events:
+                    yield event
+        except EventTooLargeError as error:
+            raise self._broke(error) from error
+        except httpx2.ReadTimeout:
+            raise self._late("stopped sending") from None
+        except httpx2.TransportError as error:
+            raise self._broke(error) from error
+        finally:
+            await stream.aclose()
+
+    def _first_s(self, request: Request) -> float:
+        """Patience until the first byte. The head of a whole answer comes when all of it was computed."""
+        settings = self.provider.settings
+        return settings.first_token_timeout_s if request.stream else settings.total_timeout_s
+
+    async def _head(self, endpoint: Endpoint, request: Request, body: bytes) -> httpx2.Response:
+        patience_s = self._first_s(request)
+        try:
+            async with asyncio.timeout(patience_s):
+                return await self.provider.post(endpoint, PATHS[request.kind], request.id, body)
         except TimeoutError:
-            raise self._late("had no first token", first_s) from None
+            raise self._late(f"had no answer within {patience_s:.3g} s") from None
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             message = f"The provider {self.provider.name} cannot be reached."
             raise Unavailable(message, code="provider_unreachable", retry_after=2) from error
         except httpx2.TransportError as error:
             raise self._broke(error) from error
-        try:
-            if response.status_code != 200:
-                data = await self._read(response, MAX_ERROR_BYTES, settings.idle_timeout_s)
-                raise answers.refusal(response.status_code, response.headers, data, self.provider.name)
-            if not request.stream:
-                data = await self._read(response, MAX_BODY_BYTES, ends - clock())
-                for event in self._whole(data, len(body)):
-                    yield event
-                endpoint.answered(clock() - started)
-                return
-            async with aclosing(self._stream(response, endpoint, started, ends, len(body))) as events:
-                async for event in events:
-                    yield event
-        finally:
-            await response.aclose()
 
-    def _whole(self, data: bytes, request_bytes: int) -> list[Event]:
-        payload = answers.parsed(data, self.provider.name)
-        if error := answers.broke(payload, self.provider.name):
-            raise error
-        chunks = list(answers.whole(payload, self.provider.name))
-        text = sum(len(chunk.text.encode()) for chunk in chunks)
-        return [*chunks, answers.usage(payload) or answers.guessed(request_bytes, text)]
+    def _whole(
+        self, request: Request, endpoint: Endpoint, data: bytes, request_bytes: int, started: float
+    ) -> list[Event]:
+        name = self.provider.name
+        payload = self._parsed(data)
+        if request.stream:
+            raise answers.strange(name, "a whole body in place of a stream")
+        chunks = answers.whole(payload, name)
+        if sorted(chunk.index for chunk in chunks) != list(range(request.choices)):
+            raise answers.strange(name, f"{len(chunks)} choices in place of {request.choices}")
+        usage = answers.usage(payload, name)
+        if usage is None:
+            usage = answers.guessed(request_bytes, sum(len(chunk.text.encode()) for chunk in chunks))
+        endpoint.breaker.succeeded()
+        pace = self._paces[endpoint.base_url]
+        pace.ended(usage.completion_tokens, asyncio.get_running_loop().time() - started - pace.ttft_s)
+        return [*chunks, usage]
 
     async def _stream(
-        self, response: httpx2.Response, endpoint: Endpoint, started: float, ends: float, request_bytes: int
+        self, stream: Body, endpoint: Endpoint, request: Request, started: float, request_bytes: int
     ) -> AsyncGenerator[Event, None]:
-        settings, clock, name = self.provider.settings, self.provider.clock, self.provider.name
-        usage: Usage | None = None
-        first_at, said, deltas = 0.0, 0, 0
-
-        def patience() -> float:
-            return clock() + settings.idle_timeout_s if first_at else started + settings.first_token_timeout_s
-
-        async with aclosing(self._payloads(response, lambda: min(patience(), ends))) as payloads:
-            async for data in payloads:
-                payload = answers.parsed(data, name)
-                if "error" in payload and (error := answers.broke(payload, name)):
-                    raise error
-                usage = answers.usage(payload) or usage
-                for chunk in answers.deltas(payload, name) if payload.get("choices") else ():
+        settings, name, now = self.provider.settings, self.provider.name, asyncio.get_running_loop().time
+        ends, patient_until = started + settings.total_timeout_s, started + settings.first_token_timeout_s
+        reader, pace = EventReader(), self._paces[endpoint.base_url]
+        open_choices, counted = set(range(request.choices)), b""
+        first_at, said, n_deltas, done = 0.0, 0, 0, False
+        while not done:
+            if first_at:
+                patient_until = now() + settings.idle_timeout_s
+            data = await stream.read(min(ends, patient_until))
+            events = reader.feed(data) if data else [last] if (last := reader.end()) else []
+            done = not data
+            for event in events:
+                if event == b"[DONE]":
+                    done = True
+                    break
+                payload = self._parsed(event)
+                if payload.get("usage"):
+                    counted = event
+                for chunk in answers.deltas(payload, name):
                     if not first_at:
-                        first_at = clock()
-                        endpoint.answered(first_at - started)
-                    said, deltas = said + len(chunk.text), deltas + 1
+                        first_at = now()
+                        endpoint.breaker.succeeded()
+                        pace.began(first_at - started)
+                    if chunk.index not in open_choices:
+                        if chunk.text or not 0 <= chunk.index < request.choices:
+                            raise answers.strange(name, f"a delta of choice {chunk.index}, which is not open")
+                        continue  # an afterthought of no consequence
+                    if chunk.finish_reason:
+                        open_choices.discard(chunk.index)
+                    said, n_deltas = said + len(chunk.text), n_deltas + 1
                     yield chunk
-        endpoint.finished(usage.completion_tokens if usage else deltas, clock() - first_at)
+        if open_choices:
+            raise self._broke(None)
+        stream.finish()
+        usage = answers.usage(self._parsed(counted), name) if counted else None
+        pace.ended((usage.completion_tokens if usage else n_deltas) - 1, now() - first_at)
         yield usage or answers.guessed(request_bytes, said)
 
-    async def _payloads(self, response: httpx2.Response, until: Callable[[], float]) -> AsyncGenerator[bytes, None]:
-        """The data of each event until `[DONE]` or the end of the stream; `until` is asked before each wait."""
-        reader, source = EventReader(), response.aiter_bytes()
-        while (data := await self._next(source, until() - self.provider.clock())) is not None:
-            try:
-                for event in reader.feed(data):
-                    if event == b"[DONE]":
-                        return
-                    yield event
-            except EventTooLargeError as error:
-                raise self._broke(error) from error
-        if (last := reader.end()) and last != b"[DONE]":
-            yield last
-
-    async def _next(self, source: AsyncIterator[bytes], wait_s: float) -> bytes | None:
+    async def _refused(self, response: httpx2.Response, stream: Body) -> BackendError:
+        until = asyncio.get_running_loop().time() + min(ERROR_BODY_S, self.provider.settings.idle_timeout_s)
         try:
-            async with asyncio.timeout(wait_s):
-                return await anext(source, None)
-        except TimeoutError:
-            raise self._late("sent nothing", wait_s) from None
-        except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise self._broke(error) from error
+            data = await self._read(stream, MAX_ERROR_BYTES, until)
+        except (httpx2.TransportError, BackendError):
+            data = b""  # the status says enough
+        return self._scrubbed(answers.refusal(response.status_code, response.headers, data, self.provider.name))
 
-    async def _read(self, response: httpx2.Response, limit: int, wait_s: float) -> bytes:
-        source, parts, size = response.aiter_bytes(), [], 0
-        ends = self.provider.clock() + wait_s
-        while (data := await self._next(source, ends - self.provider.clock())) is not None:
+    async def _read(self, stream: Body, limit: int, until: float) -> bytes:
+        parts, size = [], 0
+        while data := await stream.read(until):
             size += len(data)
             if size > limit:
-                raise EngineFailed(f"The provider {self.provider.name} sent more than {limit} bytes.")
+                raise answers.strange(self.provider.name, f"more than {limit} bytes")
             parts.append(data)
         return b"".join(parts)
 
-    def _late(self, what: str, seconds: float) -> BackendError:
-        message = f"The provider {self.provider.name} {what} within {max(seconds, 0):.3g} s."
+    def _parsed(self, data: bytes) -> answers.Payload:
+        try:
+            return answers.parsed(data, self.provider.name)
+        except BackendError as error:
+            raise self._scrubbed(error) from None
+
+    def _scrubbed(self, error: BackendError) -> BackendError:
+        """No provider's words show the site's key."""
+        if key := self.provider.settings.key:
+            error.message = error.message.replace(key, "[key]")
+            error.code = error.code.replace(key, "[key]")
+            error.param = error.param and error.param.replace(key, "[key]")
+            error.args = (error.message,)
+        return error
+
+    def _late(self, what: str) -> BackendError:
+        message = f"The provider {self.provider.name} {what}."
         return DeadlineExceeded(message, code="provider_timeout", retry_after=5)
 
-    def _broke(self, error: Exception) -> BackendError:
-        message = f"The provider {self.provider.name} broke off ({type(error).__name__})."
+    def _broke(self, error: Exception | None) -> BackendError:
+        why = type(error).__name__ if error else "no finish_reason"
+        message = f"The provider {self.provider.name} broke off ({why})."
         return EngineFailed(message, code="provider_broke", retry_after=2)
+
+
+def _blame(endpoint: Endpoint, error: BackendError) -> None:
+    """What a failure says of the endpoint."""
+    breaker = endpoint.breaker
+    if isinstance(error, InvalidRequest) or error.code in ANSWERED:
+        breaker.succeeded()
+    elif error.code == "provider_unreachable":
+        breaker.unreachable("no connection")
+    elif error.code in MAY_SAY_HOW_LONG:
+        breaker.failed(error.code, error.retry_after)
+    else:
+        breaker.failed(error.code)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any, cast
@@ -14,59 +15,96 @@ from backends.types import Chunk, FinishReason, Request, Usage
 
 BYTES_A_TOKEN = 4
 PLAIN = frozenset({"content", "role", "refusal"})
+KNOWN = frozenset({"index", "delta", "text", "finish_reason", "logprobs"})
+ENVELOPE = frozenset({"id", "object", "created", "model", "choices"})
+ODD = (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError)
+"""What reading JSON of an unexpected shape raises."""
 NO_KEY_S = 60.0
-UNSAID_S = 5.0
+LONGEST_S = 86_400.0
+
+Payload = dict[str, Any]
 
 
-def parsed(data: bytes, provider: str) -> dict[str, Any]:
-    """A JSON object. Raises `EngineFailed` for anything else."""
+def parsed(data: bytes, provider: str) -> Payload:
+    """A JSON object. Raises `EngineFailed` for anything else, and the error that it carries, if it does."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
         value = None
-    if not isinstance(value, dict):
-        raise EngineFailed(f"The provider {provider} answered with something that is no JSON object.", retry_after=2)
+    if type(value) is not dict:
+        raise strange(provider, "something that is no JSON object")
+    if value.get("error"):
+        raise _carried(value["error"], provider)
     return value
 
 
-def deltas(payload: Mapping[str, Any], provider: str) -> Iterator[Chunk]:
+def deltas(payload: Payload, provider: str) -> Sequence[Chunk]:
     """The chunks of one event of a stream. Deltas that say nothing (a role alone) are left out."""
-    for choice in _choices(payload, provider):
-        delta = choice.get("delta")
-        finish = cast("FinishReason | None", choice.get("finish_reason") or None)
-        index = int(choice.get("index") or 0)
-        if delta is None:  # a completion
-            text = choice.get("text") or ""
-            wire = choice if choice.get("logprobs") else None
-        else:
-            text = delta.get("content") or ""
-            more = any(value for key, value in delta.items() if key not in PLAIN) or delta.get("refusal")
-            wire = _without_role(choice, delta) if more or choice.get("logprobs") else None
-        if text or finish or wire:
-            yield Chunk(index, text, finish_reason=finish, wire=wire)
+    try:
+        choices = payload.get("choices")
+        if not choices:  # the usage alone
+            return ()
+        if len(choices) == 1:
+            choice = choices[0]
+            delta = choice.get("delta")
+            if delta is not None and len(delta) == 1 and len(choice) <= 4 and "content" in delta:
+                text = delta["content"]
+                if text and type(text) is str and not choice.get("finish_reason") and not choice.get("logprobs"):
+                    index = choice["index"]
+                    if type(index) is int and choice.keys() <= KNOWN:
+                        return (Chunk(index, text),)
+        return [chunk for choice in choices if (chunk := _delta(choice)) is not None]
+    except ODD:
+        raise strange(provider, "an event of an unknown shape") from None
 
 
-def whole(payload: Mapping[str, Any], provider: str) -> Iterator[Chunk]:
-    """The chunks of a whole answer: one for each choice."""
-    for choice in _choices(payload, provider):
-        message = choice.get("message") or {}
-        text = (message.get("content") if "message" in choice else choice.get("text")) or ""
-        finish = cast("FinishReason", choice.get("finish_reason") or "stop")
-        yield Chunk(int(choice.get("index") or 0), text, finish_reason=finish, wire=choice)
+def _delta(choice: Payload) -> Chunk | None:
+    delta = choice.get("delta")
+    finish = cast("FinishReason | None", choice.get("finish_reason") or None)
+    more = bool(choice.get("logprobs")) or any(value for key, value in choice.items() if key not in KNOWN)
+    if delta is None:  # a completion
+        text, wire = choice.get("text") or "", choice
+    else:
+        text = delta.get("content") or ""
+        more = more or bool(delta.get("refusal")) or any(value for key, value in delta.items() if key not in PLAIN)
+        # Clients add up what comes twice, and the role is ours to say.
+        wire = choice if "role" not in delta else {**choice, "delta": {k: v for k, v in delta.items() if k != "role"}}
+    if not text and not finish and not more:
+        return None
+    return Chunk(int(choice.get("index") or 0), _text(text), finish_reason=finish, wire=wire if more else None)
 
 
-def usage(payload: Mapping[str, Any]) -> Usage | None:
+def whole(payload: Payload, provider: str) -> list[Chunk]:
+    """The chunks of a whole answer: one for each choice, each finished."""
+    try:
+        return [_choice(choice) for choice in payload["choices"]]
+    except ODD:
+        raise strange(provider, "a body of an unknown shape") from None
+
+
+def _choice(choice: Payload) -> Chunk:
+    text = choice["message"].get("content") if "message" in choice else choice["text"]
+    finish = choice["finish_reason"]
+    if not finish:
+        raise ValueError("not finished")
+    return Chunk(int(choice.get("index") or 0), _text(text or ""), finish_reason=finish, wire=choice)
+
+
+def usage(payload: Payload, provider: str) -> Usage | None:
     """The usage in an event or a body, if it has one."""
     said = payload.get("usage")
-    if not isinstance(said, dict):
+    if not said:
         return None
-    details = said.get("prompt_tokens_details") or {}
-    return Usage(
-        int(said.get("prompt_tokens") or 0),
-        int(said.get("completion_tokens") or 0),
-        int(details.get("cached_tokens") or 0),
-        {key: value for key, value in payload.items() if key not in ("id", "object", "created", "model", "choices")},
-    )
+    try:
+        details = said.get("prompt_tokens_details") or {}
+        return Usage(
+            int(said.get("prompt_tokens") or 0),
+            int(said.get("completion_tokens") or 0),
+            int(details.get("cached_tokens") or 0),
+            {key: value for key, value in payload.items() if key not in ENVELOPE},
+        )
+    except ODD:
+        raise strange(provider, "a usage of an unknown shape") from None
 
 
 def guessed(request_bytes: int, answer_bytes: int) -> Usage:
@@ -79,19 +117,29 @@ def body(request: Request, model: str) -> bytes:
     raw = {key: value for key, value in request.raw.items() if key != "outstation"}
     raw["model"] = model
     if request.stream:
+        raw["stream"] = True
         raw["stream_options"] = {**(raw.get("stream_options") or {}), "include_usage": True}
-    return orjson.dumps(raw)
+    try:
+        return orjson.dumps(raw)
+    except TypeError as error:
+        raise InvalidRequest(f"The request cannot be written as JSON: {error}.") from None
+
+
+def strange(provider: str, what: str) -> BackendError:
+    """An answer that nobody can read."""
+    return EngineFailed(f"The provider {provider} answered with {what}.", code="provider_garbage", retry_after=2)
 
 
 def refusal(status: int, headers: Mapping[str, str], data: bytes, provider: str) -> BackendError:
     """A status that is not 200, in our terms; the provider's own words where they are the client's business."""
-    said = _error(data)
-    wait = retry_after(headers)
+    return _refusal(status, _error(data), retry_after(headers), provider)
+
+
+def _refusal(status: int, said: Payload, wait: float | None, provider: str) -> BackendError:
     if status in (400, 413, 415, 422):
         message = f"{provider}: {said.get('message') or f'it refuses the request with status {status}.'}"
-        return InvalidRequest(
-            message, code=_word(said.get("code")) or "provider_refused", param=_word(said.get("param"))
-        )
+        code, param = _word(said.get("code")), _word(said.get("param"))
+        return InvalidRequest(message[:2000], code=code or "provider_refused", param=param)
     if status in (401, 402, 403):
         # Its words may quote the key.
         return Unavailable(
@@ -106,55 +154,50 @@ def refusal(status: int, headers: Mapping[str, str], data: bytes, provider: str)
     return Unavailable(
         f"The provider {provider} failed with status {status}.",
         code="provider_error",
-        retry_after=UNSAID_S if wait is None else wait,
+        retry_after=wait,
     )
 
 
-def broke(payload: Mapping[str, Any], provider: str) -> BackendError | None:
-    """The error that an event carries, if it does."""
-    error = payload.get("error")
-    if not error:
-        return None
-    message = error.get("message") if isinstance(error, dict) else error
-    return EngineFailed(
-        f"The provider {provider} broke off: {str(message)[:500]}", code="provider_error", retry_after=2
-    )
+def _carried(error: object, provider: str) -> BackendError:
+    """An error that came with status 200, or in the middle of a stream."""
+    said = error if isinstance(error, dict) else {"message": error}
+    status = said.get("status") or said.get("code")
+    if isinstance(status, int) and 400 <= status < 500:
+        return _refusal(status, said, None, provider)
+    if said.get("type") == "invalid_request_error":
+        return _refusal(400, said, None, provider)
+    message = f"The provider {provider} broke off: {str(said.get('message'))[:500]}"
+    return EngineFailed(message, code="provider_error")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from `Retry-After` in either of its forms."""
+    """Seconds, from `Retry-After` in either of its forms; a day at most."""
     value = headers.get("retry-after")
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-    except ValueError:
-        return None
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time()
+        except (ValueError, OverflowError):
+            return None
+    return min(max(0.0, seconds), LONGEST_S) if math.isfinite(seconds) else None
 
 
-def _choices(payload: Mapping[str, Any], provider: str) -> list[dict[str, Any]]:
-    choices = payload.get("choices")
-    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-        raise EngineFailed(f"The provider {provider} answered without `choices`.", retry_after=2)
-    return choices
-
-
-def _without_role(choice: Mapping[str, Any], delta: Mapping[str, Any]) -> dict[str, Any]:
-    """Clients add up what comes twice, and the role is ours to say."""
-    return {**choice, "delta": {key: value for key, value in delta.items() if key != "role"}}
-
-
-def _error(data: bytes) -> Mapping[str, Any]:
+def _error(data: bytes) -> Payload:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
         return {}
     error = value.get("error", value) if isinstance(value, dict) else {}
     return error if isinstance(error, dict) else {"message": str(error)}
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise TypeError("no text")
+    return value
 
 
 def _word(value: object) -> str | None:

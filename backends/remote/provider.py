@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +14,32 @@ import httpx2
 from backends.remote.breaker import Breaker
 from backends.remote.settings import ProviderSettings
 
-SLOW = 0.2  # weight of the newest figure in an average
-PROBE_S = 5.0
-
 Depart = Callable[[str, str, str, int], None]
 """(request id, provider, endpoint's host, bytes): called before anything is sent, each time. It notes what leaves, and
 raises for a request that nobody has cleared for this provider."""
+
+
+class StoppedAtBoundaryError(Exception):
+    """`Depart` said no, by `error`. Nothing was sent, and nothing is known of the endpoint."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Knocking:
+    """How endpoints are looked after between requests: by a connection, over which nothing is sent.
+
+    Attributes:
+        ill_s: seconds between two knocks at an endpoint whose breaker is not closed.
+        idle_s: the same at one that is well, if no request has heard from it meanwhile.
+        allowed: asked before each knock; False while nothing may leave the site.
+    """
+
+    ill_s: float = 5.0
+    idle_s: float = 15.0
+    allowed: Callable[[], bool] = lambda: True
 
 
 @dataclass(eq=False, slots=True)
@@ -27,14 +48,13 @@ class Endpoint:
 
     Attributes:
         host: as the egress ledger names it.
-        ttft_s, tokens_per_s: averages of late; 0 while unknown.
+        heard_at: when it last answered or was knocked at, by the provider's clock.
     """
 
     base_url: str
     host: str
     breaker: Breaker
-    ttft_s: float = 0.0
-    tokens_per_s: float = 0.0
+    heard_at: float = -math.inf
     urls: dict[str, httpx2.URL] = field(default_factory=dict)
 
     def url(self, path: str) -> httpx2.URL:
@@ -44,38 +64,31 @@ class Endpoint:
             known = self.urls[path] = httpx2.URL(f"{self.base_url}/{path}")
         return known
 
-    def answered(self, ttft_s: float) -> None:
-        """Its first token came after `ttft_s`."""
-        self.breaker.succeeded()
-        self.ttft_s = ttft_s if not self.ttft_s else self.ttft_s + SLOW * (ttft_s - self.ttft_s)
-
-    def finished(self, tokens: int, seconds: float) -> None:
-        """An answer's tokens after the first came within `seconds`."""
-        if tokens > 1 and seconds > 0:
-            rate = tokens / seconds
-            self.tokens_per_s = rate if not self.tokens_per_s else self.tokens_per_s + SLOW * (rate - self.tokens_per_s)
-
 
 class Provider:
     """Made once for each `[[providers]]`; belongs to the gateway's event loop.
 
     Args:
         depart: the egress boundary.
-        client: whose requests go out; it is closed with the provider.
+        transport: whose connections requests go over; it is closed with the provider.
+        clock: seconds, for breakers and rates.
     """
 
     def __init__(
         self,
         settings: ProviderSettings,
         depart: Depart,
-        client: httpx2.AsyncClient,
+        transport: httpx2.AsyncBaseTransport,
+        *,
         clock: Callable[[], float] = time.monotonic,
+        knocking: Knocking | None = None,
     ) -> None:
         self.settings = settings
         self.endpoints = [Endpoint(url, urlsplit(url).netloc, Breaker(clock)) for url in settings.base_urls]
         self.clock = clock
+        self._knocking = knocking or Knocking()
         self._depart = depart
-        self._client = client
+        self._transport = transport
         self._headers = httpx2.Headers(
             {"content-type": "application/json", "accept-encoding": "gzip, deflate", **settings.headers}
             | ({"authorization": f"Bearer {settings.key}"} if settings.key else {})
@@ -89,42 +102,79 @@ class Provider:
     def name(self) -> str:
         return self.settings.name
 
+    def health(self) -> tuple[str, float | None]:
+        """(why it cannot be asked now, seconds until it can); ("", None) while an endpoint can."""
+        if self.available is not None:
+            return "", None
+        soonest = min((endpoint.breaker for endpoint in self.endpoints), key=lambda breaker: breaker.retry_after)
+        return soonest.reason or "resting after failures", soonest.retry_after
+
+    @property
+    def available(self) -> Endpoint | None:
+        """The endpoint that a request would be sent to now."""
+        return next((endpoint for endpoint in self.endpoints if endpoint.breaker.available), None)
+
     async def post(self, endpoint: Endpoint, path: str, request_id: str, body: bytes) -> httpx2.Response:
-        """Sends; returns once the head of the answer is there. Close the response. Raises httpx2's errors."""
-        self._depart(request_id, self.name, endpoint.host, len(body))
+        """Sends; returns once the head of the answer is there. Close the response.
+
+        Raises:
+            StoppedAtBoundaryError: it may not leave.
+            httpx2.TransportError: no connection, or no answer over it.
+        """
+        try:
+            self._depart(request_id, self.name, endpoint.host, len(body))
+        except Exception as error:
+            raise StoppedAtBoundaryError(error) from error
+        # With `stream` in place of `content`, httpx2 does not look for headers to add; the transport adds the length.
         request = httpx2.Request(
-            "POST", endpoint.url(path), headers=self._headers, content=body, extensions=self._extensions
+            "POST",
+            endpoint.url(path),
+            headers=self._headers,
+            stream=httpx2.ByteStream(body),
+            extensions=self._extensions,
         )
-        return await self._client.send(request, stream=True)
+        response = await self._transport.handle_async_request(request)
+        endpoint.heard_at = self.clock()
+        return response
 
     def start(self) -> None:
-        """Begins to look after endpoints that are ill, so that no request has to find out that they are well."""
+        """Begins to look after the endpoints, so that no request has to find out that one is dead, or well again.
+        A second call does nothing."""
         if self._prober is None:
-            self._prober = asyncio.create_task(self._probe(), name=f"probe of {self.name}")
+            self._prober = asyncio.create_task(self._look_after(), name=f"probe of {self.name}")
 
     async def close(self) -> None:
-        """Ends the probe and the connections."""
-        if self._prober is not None:
-            self._prober.cancel()
-            self._prober = None
-        await self._client.aclose()
+        """Ends the probe and the connections, at once. A second call does nothing."""
+        prober, self._prober = self._prober, None
+        if prober is not None:
+            prober.cancel()
+            await asyncio.wait([prober])
+        await self._transport.aclose()
 
-    async def _probe(self) -> None:
+    async def _look_after(self) -> None:
         while True:
-            await asyncio.sleep(PROBE_S)
-            for endpoint in self.endpoints:
-                if endpoint.breaker.state == "half_open" and endpoint.breaker.begin():
-                    await self._knock(endpoint)
+            if self._knocking.allowed():
+                await asyncio.gather(*(self._knock(endpoint) for endpoint in self.endpoints if self._due(endpoint)))
+            await asyncio.sleep(min(self._knocking.ill_s, self._knocking.idle_s))
+
+    def _due(self, endpoint: Endpoint) -> bool:
+        if endpoint.breaker.state != "closed":
+            return True
+        return self.clock() - endpoint.heard_at >= self._knocking.idle_s
 
     async def _knock(self, endpoint: Endpoint) -> None:
-        """A connection, and nothing sent over it: enough to tell a dead link or host from a living one."""
+        """Enough to tell a dead link, host or name from a living one."""
         parts = urlsplit(endpoint.base_url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
-                _, writer = await asyncio.open_connection(parts.hostname, port)
-        except OSError as error:  # TimeoutError is one
-            endpoint.breaker.unreachable(f"no connection ({type(error).__name__})")
+                connection, _ = await loop.create_connection(asyncio.Protocol, parts.hostname or "", port)
+        except (OSError, ValueError) as error:  # TimeoutError and a name that is none are among them
+            # Until the next knock has had its time, no request need find out.
+            pause_s = self._knocking.ill_s + self.settings.connect_timeout_s + 1
+            endpoint.breaker.unreachable(f"no connection ({type(error).__name__})", pause_s)
         else:
-            writer.close()
-            endpoint.breaker.succeeded()
+            connection.close()
+            endpoint.heard_at = self.clock()
+            endpoint.breaker.reached()
