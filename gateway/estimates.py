@@ -151,6 +151,21 @@ class Estimates:
                 known.total.observe(total_s / predicted.total_s, under.total_factor if under else None)
         known.learned = Learned(known.lengths.quantile, known.ttft.value, known.total.value)
 
+    def broke_off(
+        self, route: str, predicted: Estimate, waited_s: float, *, began: bool, under: Learned | None = None
+    ) -> None:
+        """An answer broke off `waited_s` after the plan, by a bound or its client; `began`: after its first token.
+
+        If that is later than predicted, the answer was late, however long it would have taken. If it is sooner, nothing
+        is known. Without this, the slowest answers would never be seen.
+        """
+        known = self._routes.setdefault(route, _Route())
+        if waited_s > predicted.ttft_s > 0 and not began:
+            known.ttft.observe(waited_s / predicted.ttft_s, under.ttft_factor if under else None)
+        if waited_s > predicted.total_s > 0:
+            known.total.observe(waited_s / predicted.total_s, under.total_factor if under else None)
+        known.learned = Learned(known.lengths.quantile, known.ttft.value, known.total.value)
+
     def figures(self) -> Iterable[EstimateFigure]:
         """For `/metrics`, at scrape time."""
 

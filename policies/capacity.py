@@ -10,7 +10,7 @@ from policies.base import Drop, Estimate, Learned, Route, Snapshot, Verdict
 
 NOTHING_LEARNED = Learned()
 RESERVE_CELLS = 16  # that a newcomer leaves free
-IDLE = ModelState("", "ready")
+SHARED = 2.0  # beside sequences that decode, a step has about half of its time for prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,18 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds, before what was learned corrects them: until the first token and the end, and of both, what would not
-    be if nobody else were there."""
+    """Seconds, before what was learned corrects them.
+
+    Attributes:
+        ttft_s, total_s: until the first token, until the end.
+        queue_s: of them, those that pass before it is its turn.
+        idle_s: until the end, if nobody else were there.
+    """
 
     ttft_s: float
     total_s: float
-    idle_total_s: float
+    queue_s: float
+    idle_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class Capacity:
             times = self._times(state, _work(request, route, snapshot, learned))
             estimate = Estimate(times.ttft_s * learned.ttft_factor, _total(times, learned))
             estimates[route.name] = estimate
-            if drop := _missed(request, route, snapshot, estimate, times.idle_total_s * learned.total_factor):
+            if drop := _missed(request, route, snapshot, estimate, times, learned.total_factor):
                 drops.append(drop)
             elif self._late(estimate):
                 late.append(route)
@@ -101,11 +107,12 @@ class Capacity:
         idle_s = load_s + prompt_s + work.completion * alone
         others = state.running + state.waiting
         if not others:
-            return Times(load_s + prompt_s, idle_s, idle_s)
+            return Times(load_s + prompt_s, idle_s, 0.0, idle_s)
         together = _token_seconds(state, others + work.sequences)
-        ahead_s = state.backlog_tokens / state.prefill_rate
-        ttft_s = load_s + (ahead_s + prompt_s) * 2.0 + _admission_seconds(state, work, together)
-        return Times(ttft_s, ttft_s + work.completion * together, idle_s)
+        ahead_s = min(state.backlog_tokens, (work.prompt * others * state.backlog_tokens) ** 0.5) / state.prefill_rate
+        queue_s = ahead_s * SHARED + _admission_seconds(state, work, together)
+        ttft_s = load_s + queue_s + prompt_s * SHARED
+        return Times(ttft_s, ttft_s + work.completion * together, queue_s, idle_s)
 
 
 def _work(request: Request, route: Route, snapshot: Snapshot, learned: Learned) -> Work:
@@ -158,12 +165,14 @@ def _ordered(routes: tuple[Route, ...], dropped: set[str], late: list[Route]) ->
     return kept
 
 
-def _missed(request: Request, route: Route, snapshot: Snapshot, estimate: Estimate, idle_s: float) -> Drop | None:
+def _missed(
+    request: Request, route: Route, snapshot: Snapshot, estimate: Estimate, times: Times, factor: float
+) -> Drop | None:
     """The drop of a route that would miss the request's deadline; waiting helps if the box alone would make it."""
     deadline = request.deadline_s
     if deadline is None or estimate.total_s <= deadline - snapshot.elapsed_s:
         return None
-    reason = f"answer in {estimate.total_s:.1f} s"
+    idle_s, late_s = times.idle_s * factor, estimate.total_s - deadline
     error: BackendError
     if idle_s > deadline:
         error = InvalidRequest(
@@ -173,11 +182,12 @@ def _missed(request: Request, route: Route, snapshot: Snapshot, estimate: Estima
             param="outstation.deadline_ms",
         )
     else:
-        wait_s = estimate.total_s - idle_s
+        # A queue gets shorter by a second each second; what decodes beside it is in the way until its end.
+        wait_s = late_s if late_s <= times.queue_s * factor else estimate.total_s
         error = DeadlineExceeded(
             f"The model {route.model} would answer in about {estimate.total_s:.1f} s, after the request's deadline of "
             f"{deadline:g} s. Try again when others are done, or allow more time.",
             code="capacity",
-            retry_after=max(1.0, min(wait_s, estimate.total_s - deadline)),
+            retry_after=max(1.0, wait_s),
         )
-    return Drop(route, "capacity", reason, error)
+    return Drop(route, "capacity", f"answer in {estimate.total_s:.1f} s", error)

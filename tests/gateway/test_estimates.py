@@ -138,6 +138,17 @@ def test_an_answer_without_a_prediction_teaches_lengths_only():
     }
 
 
+@pytest.mark.parametrize(
+    ("waited_s", "began", "late"), [(0.5, False, ""), (1.5, False, "ttft"), (1.5, True, ""), (3.0, True, "total")]
+)
+def test_an_answer_that_broke_off_teaches_only_that_it_was_late(waited_s, began, late):
+    estimates = Estimates()
+    estimates.broke_off(ROUTE, Estimate(1.0, 2.0), waited_s, began=began)
+    learned = estimates.learned(ROUTE)
+    assert (learned.ttft_factor > 1, learned.total_factor > 1) == (late == "ttft", late == "total")
+    assert learned.completion_tokens == Learned().completion_tokens
+
+
 def test_figures_carry_every_route():
     _, estimates = shares(lambda i: 1.0, 100)
     figures = {figure.name: dict(figure.values) for figure in estimates.figures()}
