@@ -1,0 +1,197 @@
+"""Finds personal data and secrets in a text and in a body: docs/privacy.md. Pure; linear in the length."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from policies.detect_contacts import addresses, emails, phones
+from policies.detect_custom import compiled, matches
+from policies.detect_numbers import Span, numbers
+from policies.detect_secrets import secrets
+from policies.detect_text import plain
+
+MEDIA = "media"
+"""What cannot be searched: images, sound, files, and prompts given as token ids."""
+
+BUILT_IN = ("secret", "payment_card", "iban", "national_id", "email", "phone", "ip")
+"""The most severe first: where two findings overlap, that is what both together are called."""
+
+NESTED = 8
+"""JSON in a string in JSON, so deep is looked into; below, escapes are still read as what they stand for."""
+
+MEDIA_TYPES = frozenset({"image_url", "input_audio", "file", "input_image", "input_file", "video_url", "audio_url"})
+_LITERAL = re.compile(r'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+_KEY = re.compile(r"[A-Za-z0-9_ .\-]{2,64}")
+_DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]*)*;base64,")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\-]{256,}+={0,2}\s*")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """A value of a data class at `text[start:end]`."""
+
+    start: int
+    end: int
+    cls: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A string or whole number of a body, and the key that it stands under, if it does."""
+
+    text: str
+    key: str = ""
+
+
+class Detector:
+    """Compiled once, never changed; safe to share.
+
+    Args:
+        custom: data classes of the operator's own and their regular expressions. One of a built-in class's name adds
+            to that class.
+
+    Raises:
+        ValueError: an expression that does not compile or may run for ever; the message names its class.
+    """
+
+    __slots__ = ("_custom", "_rank", "findable")
+
+    findable: frozenset[str]
+    """The classes that `find` can find, so that they can be redacted."""
+
+    def __init__(self, custom: Mapping[str, str] | None = None) -> None:
+        custom = custom or {}
+        if reserved := {MEDIA, "default"} & set(custom):
+            raise ValueError(f"the data class {min(reserved)!r} is built in: give yours another name")
+        self._custom = tuple((name, compiled(name, pattern)) for name, pattern in custom.items())
+        ranked = (*BUILT_IN[:4], *(name for name in custom if name not in BUILT_IN), *BUILT_IN[4:])
+        self._rank = {name: rank for rank, name in enumerate(ranked)}
+        self.findable = frozenset(ranked)
+
+    def find(self, text: str, classes: Iterable[str] | None = None, key: str = "") -> list[Finding]:
+        """Where values of these classes (default: all) stand in the text, in order.
+
+        Overlapping values are one finding that covers them all, called after the most severe of them.
+
+        Args:
+            key: what the text is called; `password` makes a secret of what nobody would take for one alone.
+        """
+        wanted = self.findable if classes is None else frozenset(classes)
+        spans = [span for span in self._spans(text, key) if span[0] in wanted]
+        return _merged(spans, self._rank) if spans else []
+
+    def classes(self, raw: Mapping[str, Any]) -> frozenset[str]:
+        """The classes of all values anywhere in a JSON body: keys, strings, whole numbers, JSON within strings."""
+        found: set[str] = set()
+        for said in said_in(raw, found):
+            found.update(span[0] for span in self._spans(said.text, said.key))
+            for text in literals(said.text):
+                found.update(span[0] for span in self._spans(text, ""))
+        return frozenset(found)
+
+    def _spans(self, text: str, key: str) -> list[Span]:
+        """All values, overlapping ones too, by their places in the original text."""
+        before = f"{key}: " if key and _KEY.fullmatch(key) else ""
+        seen = plain(before + text)
+        spans = [*secrets(seen), *emails(seen), *addresses(seen), *phones(seen), *numbers(seen)]
+        for name, regex in self._custom:
+            spans.extend(matches(name, regex, seen))
+        if not spans:
+            return spans
+        shift = len(before)
+        placed = [(cls, *seen.span(start, end)) for cls, start, end in _own(spans, seen.text)]
+        return [(cls, max(0, start - shift), end - shift) for cls, start, end in placed if end > shift]
+
+
+def said_in(raw: Any, opaque: set[str]) -> Iterator[Said]:
+    """Every string and whole number of a body. Adds `media` to `opaque` where something cannot be searched."""
+    waiting: list[tuple[Any, str]] = [(raw, "")]
+    while waiting:
+        value, key = waiting.pop()
+        if isinstance(value, str):
+            if value.startswith("data:") and (head := _DATA_URL.match(value)):
+                opaque.add(MEDIA)
+                value = value[head.end() :]
+            if len(value) < 256 or not _BASE64.fullmatch(value):
+                yield Said(value, key)
+        elif isinstance(value, Mapping):
+            if value.get("type") in MEDIA_TYPES:
+                opaque.add(MEDIA)
+            for name, item in value.items():
+                yield Said(name)
+                waiting.append((item, name))
+        elif isinstance(value, list | tuple):
+            if key == "prompt" and any(not isinstance(item, str) for item in value):
+                opaque.add(MEDIA)
+            waiting.extend((item, key) for item in value)
+        elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 10_000_000:
+            yield from _whole(abs(value), key)
+
+
+def _whole(value: float, key: str) -> Iterator[Said]:
+    if value == value // 1:
+        yield Said(str(int(value)), key)
+
+
+def is_json(text: str) -> bool:
+    """Whether it might be JSON: tool arguments, a tool's result."""
+    return text.lstrip()[:1] in ("{", "[", '"')
+
+
+def literals(text: str, depth: int = 0) -> Iterator[str]:
+    """What the string literals with escapes stand for in a text that looks like JSON, and the literals in those."""
+    if depth < NESTED and "\\" in text and is_json(text):
+        for match in _LITERAL.finditer(text):
+            if "\\" in match[1] and (inner := decoded(match[0])) is not None:
+                yield inner
+                yield from literals(inner, depth + 1)
+
+
+def decoded(literal: str) -> str | None:
+    """The text of a JSON string literal; None if it is none."""
+    try:
+        return str(orjson.loads(literal))
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _own(spans: list[Span], text: str) -> list[Span]:
+    """Without the numbers that an IBAN is made of, and the address that a URL's password and host look like."""
+    ibans = [(start, end) for cls, start, end in spans if cls == "iban"]
+    passwords = {end for cls, _, end in spans if cls == "secret" and text[end : end + 1] == "@"}
+    if not ibans and not passwords:
+        return spans
+    starts = [start for start, _ in ibans]
+    kept = []
+    for cls, start, end in spans:
+        if cls in ("payment_card", "national_id", "phone"):
+            before = bisect_right(starts, start) - 1
+            if before >= 0 and end <= ibans[before][1]:
+                continue
+        elif cls == "email" and passwords and text.find("@", start) in passwords:
+            continue
+        kept.append((cls, start, end))
+    return kept
+
+
+def _merged(spans: list[Span], rank: Mapping[str, int]) -> list[Finding]:
+    spans.sort(key=lambda span: (span[1], -span[2]))
+    merged: list[Finding] = []
+    cls, start, end = spans[0]
+    longest = end - start
+    for other, begin, stop in spans[1:]:
+        if begin >= end:
+            merged.append(Finding(start, end, cls))
+            cls, start, end, longest = other, begin, stop, stop - begin
+            continue
+        if (rank[other], longest - (stop - begin)) < (rank[cls], 0):
+            cls, longest = other, stop - begin
+        end = max(end, stop)
+    merged.append(Finding(start, end, cls))
+    return merged
