@@ -57,3 +57,27 @@ class Backend(Protocol):
     async def close(self) -> None:
         """End everything that runs and give all memory back."""
         ...
+
+
+@runtime_checkable
+class Local(Protocol):
+    """What a backend can say besides, whose model is a file on the box."""
+
+    @property
+    def parameters_b(self) -> float:
+        """Billions of parameters; 0: not known."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of the file; empty: not known."""
+        ...
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """What a backend can say besides, whose model is not on the box."""
+
+    def health(self) -> tuple[str, float | None, float, float]:
+        """(why it cannot be asked now, or empty; seconds until it can; TTFT in s of late; tokens/s of late; 0: unknown)."""
+        ...

@@ -40,7 +40,7 @@ class FakeBackend:
     name: str = "fake"
     script: Script = field(default_factory=lambda: say("Hello", " world"))
     context_length: int = 4096
-    capabilities: frozenset[str] = frozenset()
+    capabilities: frozenset[str] = frozenset({"logprobs"})
     created: int = 1_700_000_000
     count_tokens: int | BaseException = 3
     status: ModelStatus = "ready"

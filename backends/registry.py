@@ -20,17 +20,18 @@ def build_llama(settings: LlamaSettings) -> Backend:
     return LlamaBackend(settings)
 
 
-def build_openai(settings: ProviderSettings, depart: Depart) -> list[Backend]:
-    """A remote provider's models, which share its connections; `depart` is the egress boundary."""
-    import httpx2
+def build_openai(settings: ProviderSettings, depart: Depart, allowed: Callable[[], bool]) -> list[Backend]:
+    """A remote provider's models, which share its connections.
 
+    Args:
+        depart: the egress boundary.
+        allowed: whether endpoints may be knocked at now.
+    """
     from backends.openai_http import OpenAIBackend
-    from backends.remote.provider import Provider
+    from backends.remote.provider import Knocking, Provider
     from backends.remote.transport import AiohttpTransport
 
-    # No proxy or netrc that the environment names: what leaves goes where the configuration says.
-    client = httpx2.AsyncClient(transport=AiohttpTransport(), trust_env=False, follow_redirects=False)
-    provider = Provider(settings, depart, client)
+    provider = Provider(settings, depart, AiohttpTransport(), knocking=Knocking(allowed=allowed))
     return [OpenAIBackend(provider, model) for model in settings.models]
 
 

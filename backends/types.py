@@ -64,6 +64,7 @@ class Request:
         key: name of the API key that it came with; empty: none.
         declared: data classes that its header, its body or its key names, besides what is found in its text.
         continue_on_break: after a provider broke off, a local model may go on from the text so far.
+        continuation: that text: the completion goes on from it, and does not repeat it.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Request:
     key: str = ""
     declared: frozenset[str] = frozenset()
     continue_on_break: bool = False
+    continuation: str = ""
 
     @property
     def choices(self) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -14,64 +13,100 @@ from starlette.requests import Request as HTTPRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backends.base import Backend
+from gateway.attempt import Works
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
+from gateway.egress import Egress
 from gateway.metrics import Metrics
 from gateway.middleware import BodyLimit, HostGuard, KeyGuard, Recorder
 from gateway.models import build_backends, check_names, default_model, find_pulled, model_aliases
+from gateway.planning import Planner
+from gateway.policies import (
+    check_rules,
+    detector_of,
+    key_classes,
+    policies_of,
+    policy_hash,
+)
+from gateway.providers import build_remote, provider_aliases
+from gateway.reload import Gateway, Generation
 from gateway.routes.chat import chat_endpoint
 from gateway.routes.completions import completions_endpoint
 from gateway.routes.docs import described, docs_page, openapi_endpoint
+from gateway.routes.explain import explain_endpoint
 from gateway.routes.inference import Inference
 from gateway.routes.models import get_endpoint, list_endpoint
 from gateway.routes.site import healthz, metrics_endpoint, readyz_endpoint, status_endpoint
 from gateway.server import serve
+from gateway.shared import Shared, build_shared
 from gateway.state import Site
-from policies.base import Policy
-from policies.capability import capability
-from policies.locality import locality
+from policies.base import Route
 
-__all__ = ["POLICIES", "build_app", "serve"]
-
-POLICIES: tuple[Policy, ...] = (locality, capability)
+__all__ = ["build_app", "serve"]
 
 
-def build_app(config: Config, backends: Sequence[Backend] | None = None) -> ASGIApp:
+def build_app(
+    config: Config,
+    backends: Sequence[Backend] | None = None,
+    load: Callable[[], Config] | None = None,
+    remote: Sequence[tuple[Route, Backend]] | None = None,
+) -> Gateway:
     """The gateway as an ASGI application.
 
     Args:
-        backends: in place of the configured ones; for tests.
+        backends, remote: in place of the configured models and providers; for tests.
+        load: reads the configuration anew when its file has changed.
 
     Raises:
-        ConfigError: a model, default or alias that is configured and not there.
+        ConfigError: a model, default or alias that is configured and not there, a rule that does not compile.
     """
-    backends = build_backends(config) if backends is None else backends
-    names = [backend.name for backend in backends]
-    check_names(config, names)
-    site = Site(backends, model_aliases(config), default_model(config, names), partial(find_pulled, config))
-    metrics = Metrics(site.states)
-    dispatcher = Dispatcher(site, POLICIES, metrics, config.limits.total_timeout_s)
-    api = build_api(site, metrics, Inference(dispatcher, config.limits))
+
+    def make_shared(site: Callable[[], Site]) -> Shared:
+        return build_shared(config, lambda: site().states())
+
+    return Gateway(config, make_shared, partial(build_generation, backends=backends, remote=remote), load)
+
+
+def build_generation(
+    config: Config,
+    shared: Shared,
+    backends: Sequence[Backend] | None = None,
+    remote: Sequence[tuple[Route, Backend]] | None = None,
+) -> Generation:
+    """One configuration, put together."""
+    local = build_backends(config, shared.pool) if backends is None else backends
+    remote = build_remote(config, shared.pool, shared.boundary) if remote is None else remote
+    names = [backend.name for backend in local]
+    check_names(config, names, [route.name for route, _ in remote])
+    site = Site(
+        [*local, *(backend for _, backend in remote)],
+        {**model_aliases(config), **provider_aliases(config)},
+        default_model(config, names),
+        partial(find_pulled, config, shared.pool),
+        {backend.name: route for route, backend in remote},
+        switched_off=config.routing.offline,
+    )
+    check_rules(config, site)
+    policy = policy_hash(config)
+    egress = Egress(shared.boundary, detector_of(config) if remote else None)
+    planner = Planner(site, policies_of(config), shared.books, egress)
+    works = Works(site.backends, egress, shared.books, shared.metrics)
+    dispatcher = Dispatcher(planner, works, config.limits.total_timeout_s)
+    inference = Inference(dispatcher, config.limits, key_classes(config))
+    api = build_api(site, shared.metrics, inference)
 
     app: ASGIApp = partial(_routed, api)
     app = BodyLimit(app, config.server)
     app = KeyGuard(app, config.access)
     app = HostGuard(app, config.server)
-    return Recorder(app, metrics, frozenset(route.path for route in api.routes if isinstance(route, APIRoute)))
+    endpoints = frozenset(route.path for route in api.routes if isinstance(route, APIRoute))
+    return Generation(config, site, inference, Recorder(app, shared, endpoints, policy), policy)
 
 
 def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
     """The routes."""
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        site.start()
-        yield
-        await site.close()
-
-    api = FastAPI(
-        title="Outstation", version=own_version(), lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
-    )
+    api = FastAPI(title="Outstation", version=own_version(), docs_url=None, redoc_url=None, openapi_url=None)
     api.router.route_class = _PlainRoute
     api.router.redirect_slashes = False
 
@@ -80,9 +115,11 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
 
     chat = described("ChatCompletion", takes="ChatRequest", streams="ChatCompletionChunk")
     model = described("ModelObject", path_parameter="id")
+    explained = described("PlanObject", takes="ChatRequest")
     completion = described("Completion", takes="CompletionRequest", streams="Completion")
     add("POST", "/v1/chat/completions", chat_endpoint(inference), "Answer a chat", chat)
     add("POST", "/v1/completions", completions_endpoint(inference), "Complete a raw prompt", completion)
+    add("POST", "/v1/outstation/explain", explain_endpoint(inference), "Say what would happen to a request", explained)
     add("GET", "/v1/models", list_endpoint(site), "List the models", described("ModelList"))
     add("GET", "/v1/models/{id:path}", get_endpoint(site), "Describe a model", model)
     add("GET", "/healthz", healthz, "Is the gateway alive?", described("Health"))

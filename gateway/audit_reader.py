@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.errors import Unavailable
 from gateway.audit_rows import Decision, Departure, day_of, to_decision, to_departure
-from gateway.audit_store import BUSY_MS, VERSION, unavailable
+from gateway.audit_store import BUSY_MS, VERSION, Trouble, unavailable
 
 if TYPE_CHECKING:
     import apsw
@@ -33,9 +33,9 @@ def opened(path: Path) -> Iterator[apsw.Connection]:
         db.set_busy_timeout(BUSY_MS)
         ((version,),) = db.execute("PRAGMA user_version").fetchall()
         if version != VERSION:
-            raise OSError(0, "another version of this program has written it")
+            raise Trouble("another version of this program writes it" if version else "it has not been begun yet")
         yield db
-    except (apsw.Error, OSError) as error:
+    except (apsw.Error, OSError, Trouble) as error:
         raise unavailable(path, error) from error
     except (ValueError, TypeError, KeyError) as error:
         raise Unavailable(

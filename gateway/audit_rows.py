@@ -158,6 +158,8 @@ def decision_row(decision: Decision) -> Row:
         body = orjson.dumps({name: _cut(value) for name, value in zip(_NAMES, _VALUES(decision), strict=True)})
     if not (isfinite(decision.at) and isfinite(decision.cost)):
         raise ValueError("a time or a cost that is no number")
+    if not isinstance(decision.facts, bytes):
+        raise TypeError("facts that are no bytes")
     # Charged to the day on which it ended, as `Spending` does.
     ended = decision.at + decision.total_s
     charge = (day_of(ended), decision.key, decision.cost) if decision.cost > 0 else None

@@ -35,7 +35,11 @@ PRAGMA user_version = 1;
 """
 _INSERT: Final = "INSERT INTO rows VALUES (?,?,?,?,?,?)"
 _CHARGE: Final = "INSERT INTO spent VALUES (?,?,?) ON CONFLICT DO UPDATE SET usd = usd + excluded.usd"
-_CHUNK: Final = 16  # rows in one statement: apsw takes and gives the interpreter's lock with every statement
+_CHUNK: Final = 64  # rows in one statement: apsw takes and gives the interpreter's lock with every statement
+
+
+class Trouble(Exception):
+    """Something is wrong with the file that SQLite does not know of. Its text says all."""
 
 
 def unavailable(path: Path, error: Exception) -> Unavailable:
@@ -50,16 +54,19 @@ def unavailable(path: Path, error: Exception) -> Unavailable:
         apsw.ReadOnlyError: "it may not be written. Correct its permissions",
         apsw.CantOpenError: "it cannot be opened. Check that it exists and its permissions",
         BlockingIOError: "another gateway uses this home. Stop that one or give this one a home of its own",
-    }.get(type(error)) or f"{getattr(error, 'strerror', None) or error}. Check the disk and the file's permissions"
+    }.get(type(error))
+    if what is None:
+        what = str(error) if isinstance(error, Trouble) else f"{error}. Check the disk and the file's permissions"
     return Unavailable(f"The audit {path} is not available: {what}.", code="audit_unavailable", retry_after=5)
 
 
 class Store:
-    """An open database. Belongs to one thread; raises `apsw.Error` or `OSError` when something is wrong with it.
+    """An open database. Belongs to one thread; raises `apsw.Error`, `OSError` or `Trouble` when something is wrong.
 
     Attributes:
         head: id and hash of the newest row.
-        tried: the hash that the last `append` meant to be the newest, whether or not it got there.
+        tried: the hash that the last `append` meant to be the newest, whether or not it got there; empty: it had not
+            come so far.
         departed: number of the last departure.
     """
 
@@ -86,7 +93,7 @@ class Store:
     def _prepare(self) -> None:
         version = self._one("PRAGMA user_version")[0]
         if version > VERSION:
-            raise OSError(0, "it was written by a newer version")
+            raise Trouble("it was written by a newer version")
         if version == 0:
             with self._db:
                 self._db.execute(_SCHEMA)
@@ -96,7 +103,7 @@ class Store:
             "SELECT head_id, head_hash, settled, departed FROM chain"
         )
         self.head: tuple[int, bytes] = head_id, head_hash
-        self.tried = head_hash
+        self.tried = b""
         self._open: dict[str, int] = {}
         for id_, kind, request_id, _ in self._unsettled():
             if kind == "decision":
@@ -107,13 +114,14 @@ class Store:
     def _one(self, sql: str, values: Sequence[Any] = ()) -> tuple[Any, ...]:
         row: Any = self._db.execute(sql, values).fetchone()
         if row is None:
-            raise OSError(0, "a row that must be there is missing; `outstation audit verify` tells more")
+            raise Trouble("a row that must be there is missing; `outstation audit verify` tells more")
         return tuple(row)
 
     def append(self, rows: Sequence[Row]) -> None:
         """Adds rows in one transaction: all of them, or none."""
+        self.tried = b""
         if not self._path.exists() or self._path.stat().st_ino != self._inode:
-            raise OSError(0, "it was removed or replaced while the gateway ran; another is begun")
+            raise Trouble("it was removed or replaced while the gateway ran; another is begun")
         head_id, head = self.head
         values: list[Any] = []
         for row in rows:

@@ -47,6 +47,8 @@ class _Walk:
     def step(self, row: tuple[int, Kind, float, str, bytes, bytes]) -> str:
         """What is wrong with the next row; empty: nothing."""
         id_, kind, at, body, facts, hash_ = row
+        if id_ <= self.id:
+            return "preceded by others that were removed"
         if id_ != self.id + 1:
             return "missing" if id_ == self.id + 2 else f"missing, with all up to {id_ - 1}"
         try:

@@ -7,10 +7,13 @@ from typing import Any
 import click
 
 from backends.errors import BackendError
+from gateway.commands.audit import audit
 from gateway.commands.doctor import doctor
+from gateway.commands.explain import explain
 from gateway.commands.ls import ls
 from gateway.commands.ps import ps
 from gateway.commands.pull import pull
+from gateway.commands.replay import replay
 from gateway.commands.rm import rm
 from gateway.commands.run import run
 from gateway.commands.serve import serve
@@ -54,7 +57,7 @@ def cli() -> None:
     """
 
 
-for _command in (serve, run, ps, ls, pull, rm, show, doctor):
+for _command in (serve, run, ps, ls, pull, rm, show, explain, replay, audit, doctor):
     cli.add_command(_command)
 
 

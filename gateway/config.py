@@ -82,6 +82,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def place_of(config: Config, *place: int | str) -> str:
+    """`FILE, line N: rules[0].when`, for what only turns out to be wrong when it is put to use."""
+    try:
+        lines = line_numbers(config.source.read_text(encoding="utf-8")) if config.source else {}
+    except (OSError, UnicodeDecodeError):
+        lines = {}
+    line = next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), None)
+    return f"{config.source or 'outstation.toml'}{f', line {line}' if line else ''}: {_dotted(place)}"
+
+
 def _find(path: Path | None, home: Path, environ: Mapping[str, str]) -> Path | None:
     named = path or (Path(environ["OUTSTATION_CONFIG"]) if environ.get("OUTSTATION_CONFIG") else None)
     if named:

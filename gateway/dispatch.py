@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-from backends.errors import BackendError, DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded
-from backends.types import Event, Request, Usage
-from gateway.metrics import Metrics
+from backends.errors import (
+    BackendError,
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    EngineFailed,
+    InvalidRequest,
+    Overloaded,
+    Unavailable,
+)
+from backends.types import Event, Request
+from gateway.attempt import Attempt, Works, continuation
+from gateway.egress import NotSendable
 from gateway.outcome import Outcome
-from gateway.state import Site
-from policies.base import Drop, Plan, Policy, Route, decide
+from gateway.planning import Planner, may_follow
+from policies.base import Plan, Route
+
+ROUNDS = 2  # times that a provider is asked, if the retry budget allows it
+BACKOFF_S = 0.25
+LONGEST_PAUSE_S = 2.0  # a provider that wants more time than this is not waited for
+SHARE_OF_DEADLINE = 0.5
 
 
 class Dispatcher:
     """Finds the routes for a request, attempts them in order, and yields the first one's answer that begins.
 
     Args:
-        policies: in the order in which they decide.
         total_timeout_s: bound on a request that names no shorter deadline.
     """
 
-    def __init__(self, site: Site, policies: Sequence[Policy], metrics: Metrics, total_timeout_s: float) -> None:
-        self._site = site
-        self._policies = policies
-        self._metrics = metrics
+    def __init__(self, planner: Planner, works: Works, total_timeout_s: float) -> None:
+        self.planner = planner
+        self._works = works
         self._total_timeout_s = total_timeout_s
 
     def bound_s(self, request: Request) -> float:
@@ -32,79 +47,111 @@ class Dispatcher:
         return min(self._total_timeout_s, request.deadline_s or self._total_timeout_s)
 
     async def answer(self, request: Request, outcome: Outcome) -> AsyncGenerator[Event, None]:
-        """The answer's events. The first one is the commit point: after it, no other route takes over.
+        """The answer's events. What has been yielded is committed: after it, no other route takes over unseen.
 
         Raises:
             BackendError: no route is left, or the one that answers broke off.
         """
-        plan = await self._plan(request, outcome)
+        self._works.books.retries.earn()
+        plan = (await self.planner.decide(request, outcome)).plan
         failure: BackendError | None = None
-        for route in plan.routes:
-            if failure and outcome.route and not _may_follow(failure, outcome.route, route):
-                continue
-            outcome.route, outcome.attempts = route, outcome.attempts + 1
-            observe_gap = self._metrics.gap_observer(route.model)
+        async for route in self._routes(request, plan, outcome):
+            attempt = Attempt(self._works, request, route, plan, outcome)
+            patience = self._patience(request, plan, route, outcome)
             try:
-                async with aclosing(self._site.backends[route.model].generate(request)) as events:
+                async with aclosing(_from_first(attempt.events(), patience, whole=not request.stream)) as events:
                     async for event in events:
-                        outcome.saw(event, observe_gap)
-                        if isinstance(event, Usage):
-                            break
                         yield event
-                yield _whole(outcome, request, route)
                 return
             except BackendError as error:
-                if outcome.committed or isinstance(error, InvalidRequest):
+                outcome.failed(error)
+                follower = self._continues(request, plan, attempt, outcome) if outcome.committed else None
+                if _final(error) or (outcome.committed and follower is None):
                     raise
                 failure = error
-                outcome.reasons.append(f"{route.name} failed: {error.code}")
+            if follower is not None:
+                async with aclosing(continuation(self._works, request, attempt, follower, outcome)) as events:
+                    async for event in events:
+                        yield event
+                return
         raise failure or EngineFailed("No route was attempted.")
 
-    async def _plan(self, request: Request, outcome: Outcome) -> Plan:
-        """Decides; and while there is a choice, counts the prompt for the route in front and decides again.
+    async def _routes(self, request: Request, plan: Plan, outcome: Outcome) -> AsyncIterator[Route]:
+        """The plan's routes in order; then, if the retry budget allows, the providers once more after a pause. Each but
+        the first is checked again by every policy: the site may have changed since."""
+        for round_ in range(ROUNDS):
+            for route in plan.routes:
+                if round_ and route.location == "local":
+                    continue
+                before, error = outcome.route, outcome.last_failure
+                if error is None or before is None:
+                    yield route
+                elif may_follow(error, before, route) and self._still(request, route, outcome):
+                    yield route
+            if round_ + 1 < ROUNDS and not await self._pause(request, plan, outcome, round_):
+                return
 
-        A route without an alternative is not counted here: its backend refuses a longer prompt in the same words.
-        """
-        candidates, reason = self._site.resolve(request.model)
-        outcome.reasons.append(reason)
-        counts: dict[str, int] = {}
-        failed: list[BackendError] = []
-        while True:
-            plan = decide(self._policies, request, candidates, self._site.snapshot(counts))
-            if not plan.routes:
-                raise _hardest(plan.drops, failed)
-            front = plan.routes[0]
-            if len(candidates) == 1 or front.name in counts:
-                break
-            try:
-                counts[front.name] = (await self._site.backends[front.model].count(request)).tokens
-            except BackendError as error:
-                failed.append(error)
-                outcome.reasons.append(f"{front.name} failed: {error.code}")
-                candidates = tuple(
-                    route for route in candidates if route is not front and _may_follow(error, front, route)
-                )
-                if not candidates:
-                    raise
-        outcome.reasons += plan.reasons
-        outcome.reasons += [f"not {drop.route.name} ({drop.policy}: {drop.reason})" for drop in plan.drops]
-        return plan
+    def _still(self, request: Request, route: Route, outcome: Outcome) -> bool:
+        now = self.planner.again(request, route, outcome)
+        outcome.reasons += [f"not {drop.route.name} ({drop.policy}: {drop.reason})" for drop in now.drops]
+        return bool(now.routes)
+
+    async def _pause(self, request: Request, plan: Plan, outcome: Outcome, round_: int) -> bool:
+        """Waits before another round, with jitter, as long as the provider asked for. False: it is not worth it."""
+        error = outcome.last_failure
+        if not isinstance(error, Unavailable | Overloaded) or all(r.location == "local" for r in plan.routes):
+            return False
+        pause_s = max(BACKOFF_S * 2**round_ * random.uniform(0.5, 1.5), error.retry_after or 0.0)
+        left_s = outcome.started + self.bound_s(request) - time.monotonic()
+        if pause_s > min(LONGEST_PAUSE_S, left_s / 2) or not self._works.books.retries.take():
+            return False
+        outcome.reasons.append(f"again after {pause_s:.2f} s")
+        await asyncio.sleep(pause_s)
+        return True
+
+    def _patience(self, request: Request, plan: Plan, route: Route, outcome: Outcome) -> float | None:
+        """Seconds until its first token after which the next route gets its turn, while it still has the time; None: the
+        route's own bounds are enough, since nothing follows or nobody named a deadline."""
+        after = plan.routes[plan.routes.index(route) + 1 :]
+        if not after or request.deadline_s is None:
+            return None
+        left_s = outcome.started + self.bound_s(request) - time.monotonic()
+        needed = plan.estimates.get(after[0].name)
+        return max(left_s - needed.total_s if needed else 0.0, left_s * SHARE_OF_DEADLINE)
+
+    def _continues(self, request: Request, plan: Plan, attempt: Attempt, outcome: Outcome) -> Route | None:
+        """The local route that may go on from the text so far; None: the client did not ask for that, or cannot have it."""
+        if not request.continue_on_break or attempt.route.location == "local" or not attempt.can_continue:
+            return None
+        local = [route for route in plan.routes if route.location == "local"]
+        return next((route for route in local if self._still(request, route, outcome)), None)
 
 
-def _whole(outcome: Outcome, request: Request, route: Route) -> Usage:
-    """The usage of an answer that is complete: a cut one must never look so."""
-    if outcome.usage is None or outcome.finished != request.choices:
-        raise EngineFailed(f"The model {route.model} broke off without finishing its answer. Try again.", retry_after=1)
-    return outcome.usage
+def _final(error: BackendError) -> bool:
+    """Whether no other route could do better: the request itself is wrong. Too long for one model, or not to be shown to
+    one provider, says nothing of the next route."""
+    return isinstance(error, InvalidRequest) and not isinstance(error, ContextLengthExceeded | NotSendable)
 
 
-def _may_follow(failure: BackendError, failed: Route, route: Route) -> bool:
-    """Whether another route is worth trying. A busy or slow box gets no faster by loading another model onto it."""
-    return not isinstance(failure, Overloaded | DeadlineExceeded) or route.location != failed.location
-
-
-def _hardest(drops: Sequence[Drop], failed: Sequence[BackendError]) -> BackendError:
-    """What to tell the client when nothing is left: the failure that may pass, else the drop of the most able route."""
-    if failed:
-        return failed[0]
-    return max(drops, key=lambda drop: drop.route.context_length).error
+async def _from_first(
+    events: AsyncGenerator[Event, None], patience_s: float | None, *, whole: bool
+) -> AsyncGenerator[Event, None]:
+    """The events, the first within `patience_s`. With `whole`, none before the last is there: a client that gets one
+    body has seen nothing yet, so a route that breaks off can still be replaced."""
+    async with aclosing(events):
+        try:
+            async with asyncio.timeout(patience_s):
+                first = await anext(events)
+        except TimeoutError:
+            message = f"No first token within {patience_s:.3g} s, and another route had to get its turn."
+            raise DeadlineExceeded(message, code="first_token_timeout", retry_after=5) from None
+        if whole:
+            kept = [first]
+            async for event in events:
+                kept.append(event)
+            for event in kept:
+                yield event
+            return
+        yield first
+        async for event in events:
+            yield event

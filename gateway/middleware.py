@@ -20,9 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.errors import BackendError
 from gateway.errors import InternalError, RefusedError, error_body, error_headers, kind_of, stopping
-from gateway.metrics import Metrics
 from gateway.outcome import Outcome
+from gateway.record import decision_of
 from gateway.schemas.settings import AccessKey, ServerSettings
+from gateway.shared import Shared
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -48,13 +49,16 @@ class Recorder:
 
     Args:
         endpoints: the paths that metrics and the log name; all others count as `other`.
+        policy: hash of the policy in force.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, endpoints: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, shared: Shared, endpoints: frozenset[str], policy: str) -> None:
         self._app = app
-        self._metrics = metrics
+        self._metrics = shared.metrics
+        self._audit = shared.audit
         self._endpoints = endpoints
-        self._running: set[str] = set()
+        self._policy = policy
+        self._running = shared.running_ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -112,6 +116,9 @@ class Recorder:
     def _book(self, outcome: Outcome) -> None:
         outcome.end("success" if 0 < outcome.status < 400 else "error")
         now = time.monotonic()
+        if outcome.request is not None:
+            outcome.policy = self._policy
+            self._audit.decision(decision_of(outcome, now))
         endpoint = outcome.path if outcome.path in self._endpoints else "other"
         self._metrics.count(outcome, endpoint, now)
         level = logging.DEBUG if outcome.path in QUIET_PATHS else logging.INFO

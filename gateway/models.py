@@ -15,12 +15,13 @@ from backends.registry import build
 from backends.types import Sampling
 from gateway.config import Config, ConfigError
 from gateway.schemas.settings import ModelSettings
+from gateway.pool import Pool
 from gateway.state import AUTO
 
 log = logging.getLogger("outstation.site")
 
 
-def build_backends(config: Config) -> list[Backend]:
+def build_backends(config: Config, pool: Pool) -> list[Backend]:
     """A backend for each `[[models]]`; with none, for each model in the store. Loads nothing.
 
     Raises:
@@ -28,16 +29,16 @@ def build_backends(config: Config) -> list[Backend]:
     """
     store = Store(config.home)
     if config.models:
-        return [build("llama", _configured(model, store, config)) for model in config.models]
+        return [_pooled(_configured(model, store, config), pool) for model in config.models]
     found = store.list()
     default = default_model(config, [local.name for local in found])
     return [
-        build("llama", llama_settings(ModelSettings(name=local.name, load=_load(local.name, default)), local, config))
+        _pooled(llama_settings(ModelSettings(name=local.name, load=_load(local.name, default)), local, config), pool)
         for local in found
     ]
 
 
-def find_pulled(config: Config, name: str) -> Backend | None:
+def find_pulled(config: Config, pool: Pool, name: str) -> Backend | None:
     """A backend for a model that came into the store since the start; none where `[[models]]` says what is served."""
     if config.models:
         return None
@@ -45,7 +46,11 @@ def find_pulled(config: Config, name: str) -> Backend | None:
         local = Store(config.home).get(name)
     except BackendError:
         return None
-    return build("llama", llama_settings(ModelSettings(name=name), local, config))
+    return _pooled(llama_settings(ModelSettings(name=name), local, config), pool)
+
+
+def _pooled(settings: LlamaSettings, pool: Pool) -> Backend:
+    return pool.get(settings, lambda: [build("llama", settings)])[0]
 
 
 def default_model(config: Config, names: Sequence[str]) -> str:
@@ -56,8 +61,11 @@ def default_model(config: Config, names: Sequence[str]) -> str:
     return names[0]
 
 
-def check_names(config: Config, names: Sequence[str]) -> None:
+def check_names(config: Config, names: Sequence[str], remote: Sequence[str] = ()) -> None:
     """Refuses a default or an alias that leads nowhere. On a box without models, anything may still come.
+
+    Args:
+        names, remote: what is served here, and by providers.
 
     Raises:
         ConfigError: names it, and what there is.
@@ -66,9 +74,11 @@ def check_names(config: Config, names: Sequence[str]) -> None:
     if "default" in config.routing.model_fields_set:
         wanted["routing.default"] = config.routing.default
     for place, target in wanted.items():
-        if names and target not in names and not (target == AUTO and place != "routing.default"):
-            there = ", ".join(names)
-            raise ConfigError(f"{config.source}: {place}: there is no model {target!r} on this box, only {there}.")
+        if target in remote and place != "routing.default":
+            continue
+        if (names or "/" in target) and target not in names and not (target == AUTO and place != "routing.default"):
+            there = ", ".join([*names, *remote])
+            raise ConfigError(f"{config.source}: {place}: there is no model {target!r} here, only {there}.")
 
 
 def model_aliases(config: Config) -> dict[str, str]:

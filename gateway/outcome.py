@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from backends.types import Chunk, Event, Usage
+from backends.errors import BackendError
+from backends.types import Chunk, Event, Request, Usage
 from policies.base import Route
+
+if TYPE_CHECKING:
+    from gateway.planning import Decided
 
 Ending = Literal["success", "error", "cancelled"]
 
@@ -22,8 +26,11 @@ class Outcome:
         ending: set once; None while it runs.
         error: the code of the error that ended it.
         reasons: why this route, in a few words each.
-        attempts: routes that were asked to generate.
+        attempts: routes that were asked to generate; `tried`: with how each ended and after how many seconds.
         finished: choices that have their finish_reason.
+        decided: the last plan, with what it was made from.
+        last_failure: of the attempt before; the next route is chosen by it.
+        policy: hash of the policy that decided.
     """
 
     id: str
@@ -41,12 +48,21 @@ class Outcome:
     usage: Usage | None = None
     finished: int = 0
     first_at: float | None = None
+    request: Request | None = None
+    decided: Decided | None = None
+    tried: list[tuple[str, str, float]] = field(default_factory=list)
+    last_failure: BackendError | None = None
+    cost_usd: float = 0.0
+    redacted: bool = False
+    continued: bool = False
+    policy: str = ""
+    _committed: bool = False
     _last_at: dict[int, float] = field(default_factory=dict)
 
     @property
     def committed(self) -> bool:
-        """Whether an answer has begun: from here on, no other route may answer."""
-        return self.first_at is not None
+        """Whether the client has seen a part of an answer: from here on, no other route may answer."""
+        return self._committed
 
     @property
     def reason(self) -> str:
@@ -58,11 +74,26 @@ class Outcome:
         if self.ending is None:
             self.ending, self.error = ending, error
 
+    def begin(self, route: Route) -> None:
+        """Another route is attempted. What one before it said has reached nobody, or stays."""
+        self.route, self.attempts = route, self.attempts + 1
+        if not self._committed:
+            self.finished, self.usage, self.first_at = 0, None, None
+            self._last_at.clear()
+
+    def failed(self, error: BackendError) -> None:
+        """The attempt under way failed."""
+        self.last_failure = error
+        if self.route and not self._committed:
+            self.reasons.append(f"{self.route.name} failed: {error.code}")
+
     def saw(self, event: Event, observe_gap: Callable[[float], object]) -> None:
         """Notes a chunk or the usage as it passes. `observe_gap` gets the seconds since the choice's last token."""
         now = time.monotonic()
         if self.first_at is None:
             self.first_at = now
+        if self.stream:
+            self._committed = True
         if isinstance(event, Usage):
             self.usage = event
             return

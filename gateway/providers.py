@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+from backends.base import Backend
+from backends.registry import build_openai
 from backends.remote.settings import Prices, ProviderSettings, RemoteModel
 from gateway.config import Config, ConfigError
+from gateway.egress import Boundary
+from gateway.pool import Pool
 from gateway.schemas import settings as schema
+from policies.base import Price, Route
+
 
 
 def provider_settings(config: Config, environ: Mapping[str, str] = os.environ) -> tuple[ProviderSettings, ...]:
@@ -18,6 +25,40 @@ def provider_settings(config: Config, environ: Mapping[str, str] = os.environ) -
         ConfigError: a key that is not where the file says.
     """
     return tuple(_provider(row, config, environ) for row in config.providers)
+
+
+def build_remote(config: Config, pool: Pool, boundary: Boundary) -> list[tuple[Route, Backend]]:
+    """A route and its backend for each model of each provider. Each send has to pass the boundary.
+
+    Raises:
+        ConfigError: a key that is not where the file says.
+    """
+    built = []
+    for row, settings in zip(config.providers, provider_settings(config), strict=True):
+        backends = pool.get(settings, partial(build_openai, settings, boundary.depart, lambda: boundary.passable))
+        built += [(_route(row, model), b) for model, b in zip(row.models, backends, strict=True)]
+    return built
+
+
+def remote_routes(config: Config) -> list[Route]:
+    """The routes alone; needs no key."""
+    return [_route(row, model) for row in config.providers for model in row.models]
+
+
+def _route(row: schema.ProviderSettings, model: schema.ProviderModelSettings) -> Route:
+    cached = model.input_price if model.cached_price is None else model.cached_price
+    price = Price(model.input_price, model.output_price, cached)
+    name = f"{row.name}/{model.name}"
+    return Route(
+        name,
+        name,
+        "remote",
+        model.context_length,
+        frozenset(model.capabilities),
+        provider=row.name,
+        price=price if any((price.input, price.output, price.cached)) else None,
+        quality=model.quality,
+    )
 
 
 def provider_aliases(config: Config) -> dict[str, str]:

@@ -7,7 +7,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
@@ -22,26 +22,26 @@ BACKLOG = 1024
 log = logging.getLogger("outstation.server")
 
 
-def serve(config: Config) -> None:
+def serve(config: Config, load: Callable[[], Config] | None = None) -> None:
     """Listens until SIGTERM or SIGINT, then drains within `server.drain_timeout_s` and returns.
 
     An open address without a key, a taken port, a configured model that is not there: says so and exits with 1.
     """
     set_up(config.logging)
     try:
-        _serve(config)
+        _serve(config, load)
     except ConfigError as error:
         raise SystemExit(f"Error: {error}") from None
 
 
-def _serve(config: Config) -> None:
+def _serve(config: Config, load: Callable[[], Config] | None) -> None:
     from gateway.app import build_app
 
     check_exposure(config)
     with listen(config.server.host, config.server.port) as listener:
         host, port = listener.getsockname()[:2]
         config = config.model_copy(update={"server": config.server.model_copy(update={"port": port})})
-        run(build_app(config), listener, config.server.drain_timeout_s, f"http://{_shown(host)}:{port}")
+        run(build_app(config, load=load), listener, config.server.drain_timeout_s, f"http://{_shown(host)}:{port}")
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -5,7 +5,7 @@ A frame is built once for each choice, so a delta costs little more than the JSO
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -55,11 +55,12 @@ class Frames(Protocol):
 
 @dataclass(slots=True)
 class Folded:
-    """One choice, put together from its chunks."""
+    """One choice, put together from its chunks. `wire`: a provider's own, whole, which says all that the rest says."""
 
     texts: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    wire: Mapping[str, Any] | None = None
 
     @property
     def text(self) -> str:
@@ -72,11 +73,15 @@ def fold(folded: Sequence[Folded], chunk: Chunk) -> None:
     if chunk.text:
         choice.texts.append(chunk.text)
     choice.logprobs.extend(chunk.logprobs)
+    choice.wire = chunk.wire or choice.wire
     choice.finish_reason = chunk.finish_reason or choice.finish_reason
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """OpenAI's `usage`."""
+    """OpenAI's `usage`; a provider's own, if it said one."""
+    said = usage.wire.get("usage") if usage.wire else None
+    if isinstance(said, dict):
+        return said
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -110,12 +115,18 @@ class ChatFrames:
     def chunk(self, chunk: Chunk) -> bytes:
         delta = self._deltas[chunk.index]
         frames = b""
+        if chunk.comment:
+            frames = b": " + chunk.comment.encode("ascii", "replace") + b"\n\n"
+        if chunk.wire is not None:
+            return frames + self._open + orjson.dumps(chunk.wire) + self._end
         if chunk.logprobs:
             logprobs = orjson.dumps({"content": [_chat_logprob(p) for p in chunk.logprobs], "refusal": None})
             text = orjson.dumps(chunk.text)
-            frames = delta + b'{"content":' + text + b'},"logprobs":' + logprobs + b',"finish_reason":null}' + self._end
+            frames += (
+                delta + b'{"content":' + text + b'},"logprobs":' + logprobs + b',"finish_reason":null}' + self._end
+            )
         elif chunk.text:
-            frames = delta + b'{"content":' + orjson.dumps(chunk.text) + self._plain_end
+            frames += delta + b'{"content":' + orjson.dumps(chunk.text) + self._plain_end
         if chunk.finish_reason:
             frames += delta + b'{},"logprobs":null,"finish_reason":"%b"}' % chunk.finish_reason.encode() + self._end
         return frames
@@ -127,7 +138,8 @@ class ChatFrames:
 
     def body(self, folded: Sequence[Folded], usage: Usage) -> bytes:
         choices = [
-            {
+            choice.wire
+            or {
                 "index": index,
                 "message": {"role": "assistant", "content": choice.text, "refusal": None},
                 "logprobs": {"content": [_chat_logprob(p) for p in choice.logprobs], "refusal": None}
@@ -160,6 +172,8 @@ class CompletionFrames:
         return b""
 
     def chunk(self, chunk: Chunk) -> bytes:
+        if chunk.wire is not None:
+            return self._open + orjson.dumps(chunk.wire) + self._end
         if not chunk.text and not chunk.logprobs and not chunk.finish_reason:
             return b""
         logprobs = b"null"
@@ -177,7 +191,8 @@ class CompletionFrames:
 
     def body(self, folded: Sequence[Folded], usage: Usage) -> bytes:
         choices = [
-            {
+            choice.wire
+            or {
                 "index": index,
                 "text": choice.text,
                 "logprobs": _legacy_logprobs(choice.logprobs, 0) if self._logprobs else None,
@@ -188,7 +203,7 @@ class CompletionFrames:
         return _body(self._head, "text_completion", choices, usage)
 
 
-def _body(head: Head, kind: str, choices: list[dict[str, Any]], usage: Usage) -> bytes:
+def _body(head: Head, kind: str, choices: Sequence[Mapping[str, Any]], usage: Usage) -> bytes:
     return orjson.dumps(
         {
             "id": head.id,
@@ -196,6 +211,8 @@ def _body(head: Head, kind: str, choices: list[dict[str, Any]], usage: Usage) ->
             "created": head.created,
             "model": head.model,
             "choices": choices,
+            # A provider's `system_fingerprint`, `service_tier`, …
+            **(usage.wire or {}),
             "usage": usage_object(usage),
         }
     )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
-from backends.base import Backend
+from backends.base import Backend, Local, Remote
 from backends.errors import BackendError, ModelNotFound, Unavailable
 from backends.types import ModelState
-from policies.base import Route, Snapshot
+from policies.base import Health, Route
 
 AUTO = "auto"
 CLOSE_TIMEOUT_S = 10.0
+SWITCHED_OFF = "the operator's switch `routing.offline` is on"
 
 log = logging.getLogger("outstation.site")
 
@@ -33,6 +35,8 @@ class Site:
         aliases: other name to model name or `auto`.
         default: the model that `auto` prefers.
         find: a backend for a name that nobody serves yet (a model that was pulled since), or None.
+        remote: the routes of those backends that are not on the box, by backend name.
+        switched_off: the operator lets nothing leave.
     """
 
     def __init__(
@@ -41,11 +45,16 @@ class Site:
         aliases: Mapping[str, str],
         default: str,
         find: Callable[[str], Backend | None] = lambda _: None,
+        remote: Mapping[str, Route] = MappingProxyType({}),
+        *,
+        switched_off: bool = False,
     ) -> None:
         self.default = default
         self.backends = {backend.name: backend for backend in backends}
         self.aliases = dict(aliases)
-        self._routes = {backend.name: _route(backend) for backend in backends}
+        self.offline = SWITCHED_OFF if switched_off else ""
+        self._routes = {backend.name: remote.get(backend.name) or _route(backend) for backend in backends}
+        self._healths = {backend.name: backend for backend in backends if isinstance(backend, Remote)}
         self._find = find
         self._starts: dict[str, asyncio.Task[None]] = {}
 
@@ -59,7 +68,7 @@ class Site:
         name = self.aliases.get(model, model)
         how = f"alias {model}" if model in self.aliases else "named"
         if name == AUTO:
-            if not self._routes:
+            if not self._local():
                 self._look_for(self.default)
             return Resolved(self._auto(), "auto" if model == AUTO else f"{how} for auto")
         name = name.removeprefix("local/")
@@ -78,23 +87,41 @@ class Site:
         log.info("serving %s, which was pulled since the start", backend.name)
         return True
 
+    def _local(self) -> list[Route]:
+        return [route for route in self._routes.values() if route.location == "local"]
+
     def _auto(self) -> tuple[Route, ...]:
+        """The default, the other models on the box, and the providers' in the operator's order."""
         if not self._routes:
             raise Unavailable(
                 "No model is on this box yet. Run `outstation pull smollm2-135m-instruct`.",
                 code="no_model",
                 param="model",
             )
-        return tuple(sorted(self._routes.values(), key=lambda route: route.model != self.default))
+        return tuple(
+            sorted(self._routes.values(), key=lambda route: (route.location == "remote", route.model != self.default))
+        )
 
     def names(self) -> list[str]:
-        """Every name that `resolve` knows: models, `auto`, aliases."""
-        return [*self._routes, *([AUTO] if self._routes else []), *self.aliases]
+        """Every name that `resolve` knows and that can be reached now: models, `auto`, aliases."""
+        known = [name for name, route in self._routes.items() if self._reachable(route)]
+        return [*known, *([AUTO] if known else []), *self.aliases]
 
-    def snapshot(self, prompt_tokens: Mapping[str, int]) -> Snapshot:
-        """The states now, by route name."""
-        states = {self._routes[name].name: backend.state() for name, backend in self.backends.items()}
-        return Snapshot(states, prompt_tokens)
+    def _reachable(self, route: Route) -> bool:
+        return route.location == "local" or not (self.offline or self.health(route).reason)
+
+    def routes(self) -> list[Route]:
+        """Every route."""
+        return list(self._routes.values())
+
+    def local_states(self) -> dict[str, ModelState]:
+        """What the models on the box do now, by route name."""
+        return {route.name: self.backends[route.model].state() for route in self._local()}
+
+    def health(self, route: Route) -> Health:
+        """Of a remote route."""
+        backend = self._healths.get(route.model)
+        return Health(*backend.health()) if backend else Health()
 
     def states(self) -> list[ModelState]:
         """What each model does now."""
@@ -103,9 +130,12 @@ class Site:
     def not_ready(self) -> list[str]:
         """Why `auto` could not be answered now; empty: it could. A model that loads on first use counts as ready."""
         try:
-            route = self.resolve(AUTO).routes[0]
+            routes = self.resolve(AUTO).routes
         except BackendError as error:
             return [error.message]
+        route = routes[0]
+        if any(other.location == "remote" and self._reachable(other) for other in routes):
+            return []
         state = self.backends[route.model].state()
         if state.status == "failed":
             return [f"{state.name} failed: {state.detail or 'see the log'}"]
@@ -129,16 +159,29 @@ class Site:
         """Ends every backend; returns within `CLOSE_TIMEOUT_S`."""
         for start in self._starts.values():
             start.cancel()
-        closing = [asyncio.create_task(backend.close()) for backend in self.backends.values()]
-        if not closing:
-            return
-        _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT_S)
-        for task in late:
-            task.cancel()
-        for task in set(closing) - late:
-            if error := task.exception():
-                log.error("a backend did not close: %s", type(error).__name__)
+        await close_all(self.backends.values())
+
+
+async def close_all(backends: Iterable[Backend]) -> None:
+    """Ends them together, within `CLOSE_TIMEOUT_S`."""
+    closing = [asyncio.create_task(backend.close()) for backend in backends]
+    if not closing:
+        return
+    _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT_S)
+    for task in late:
+        task.cancel()
+    for task in set(closing) - late:
+        if error := task.exception():
+            log.error("a backend did not close: %s", type(error).__name__)
 
 
 def _route(backend: Backend) -> Route:
-    return Route(f"local/{backend.name}", backend.name, "local", backend.context_length, backend.capabilities)
+    return Route(
+        f"local/{backend.name}",
+        backend.name,
+        "local",
+        backend.context_length,
+        backend.capabilities,
+        parameters_b=backend.parameters_b if isinstance(backend, Local) else 0.0,
+        sha256=backend.sha256 if isinstance(backend, Local) else "",
+    )

@@ -36,6 +36,7 @@ class Route:
         price: what it costs; None: nothing.
         parameters_b: size of the model in billions of parameters; 0: not known.
         quality: the operator's rank among routes; higher is better.
+        sha256: of the model file; empty: not known.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Route:
     price: Price | None = None
     parameters_b: float = 0.0
     quality: float = 0.0
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,11 +37,18 @@ class Gateway:
 
     def get(self, path: str, *, wait_s: float = 10.0) -> Any:
         """The JSON at `path`, within about `wait_s`. Raises `click.ClickException` with what to do."""
+        return self._ask("GET", path, None, wait_s)
+
+    def post(self, path: str, body: Mapping[str, Any], *, wait_s: float = 60.0) -> Any:
+        """The JSON that answers `body`. Raises like `get`."""
+        return self._ask("POST", path, body, wait_s)
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, wait_s: float) -> Any:
         import httpx2
 
         try:
             with self._client(read_s=wait_s) as client:
-                response = client.get(path)
+                response = client.request(method, path, json=body)
                 self._must_be_ok(response)
                 return response.json()
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,10 @@ def serve(config_path: Path | None, host: str | None, port: int | None) -> None:
     _hint_at_models(config)
     from gateway.app import serve as run_gateway
 
-    run_gateway(config)
+    from gateway.config import load_config
+
+    # The same file and the same options, whatever the working directory is by then.
+    run_gateway(config, partial(load_config, config.source, host=host, port=port))
 
 
 def _hint_at_models(config: Config) -> None:

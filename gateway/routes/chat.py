@@ -23,18 +23,21 @@ def chat_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[Ans
     async def chat_completions(http: HTTPRequest) -> Answer:
         raw = parse_json(await http.body())
         wire = check(ChatRequest, raw)
-        request, names = chat_request(outcome_of(http).id, wire, raw, http)
+        request, names = chat_request(outcome_of(http).id, wire, raw, http, inference.key_classes)
         return inference.answer(http, wire, request, "chatcmpl", ChatFrames, names)
 
     return chat_completions
 
 
 def chat_request(
-    request_id: str, wire: ChatRequest, raw: Mapping[str, Any], http: HTTPRequest
+    request_id: str,
+    wire: ChatRequest,
+    raw: Mapping[str, Any],
+    http: HTTPRequest,
+    key_classes: Mapping[str, frozenset[str]],
 ) -> tuple[Request, Mapping[str, str]]:
     """The domain request, and which field of the body gave rise to each of its needs."""
     needs = {**_content_needs(raw["messages"]), **_field_needs(wire)}
-    locality, deadline_s = controls(wire, http.headers)
     max_tokens = wire.max_completion_tokens if wire.max_completion_tokens is not None else wire.max_tokens
     request = Request(
         id=request_id,
@@ -45,9 +48,8 @@ def chat_request(
         n=wire.n or 1,
         needs=frozenset(needs),
         template_kwargs=wire.chat_template_kwargs or {},
-        locality=locality,
-        deadline_s=deadline_s,
         raw=raw,
+        **controls(wire, http, key_classes),
     )
     return request, needs
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Any
 
 from starlette.requests import Request as HTTPRequest
 
@@ -25,26 +26,31 @@ def completions_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaita
     async def completions(http: HTTPRequest) -> Answer:
         raw = parse_json(await http.body())
         wire = check(CompletionRequest, raw)
-        prompts = _prompts(wire)
-        if len(prompts) > inference.limits.max_prompts:
-            most = inference.limits.max_prompts
-            raise InvalidRequest(f"`prompt`: at most {most} prompts here, got {len(prompts)}.", param="prompt")
-        locality, deadline_s = controls(wire, http.headers)
-        request = Request(
-            id=outcome_of(http).id,
-            model=wire.model,
-            kind="completion",
-            prompts=prompts,
-            sampling=wire.sampling(wire.max_tokens or DEFAULT_MAX_TOKENS, wire.logprobs),
-            n=wire.n or 1,
-            locality=locality,
-            deadline_s=deadline_s,
-            raw=raw,
-        )
+        request = completion_request(wire, raw, http, inference)
         frames = partial(CompletionFrames, logprobs=wire.logprobs is not None)
         return inference.answer(http, wire, request, "cmpl", frames)
 
     return completions
+
+
+def completion_request(
+    wire: CompletionRequest, raw: Mapping[str, Any], http: HTTPRequest, inference: Inference
+) -> Request:
+    """The domain request."""
+    prompts = _prompts(wire)
+    if len(prompts) > inference.limits.max_prompts:
+        most = inference.limits.max_prompts
+        raise InvalidRequest(f"`prompt`: at most {most} prompts here, got {len(prompts)}.", param="prompt")
+    return Request(
+        id=outcome_of(http).id,
+        model=wire.model,
+        kind="completion",
+        prompts=prompts,
+        sampling=wire.sampling(wire.max_tokens or DEFAULT_MAX_TOKENS, wire.logprobs),
+        n=wire.n or 1,
+        raw=raw,
+        **controls(wire, http, inference.key_classes),
+    )
 
 
 def _prompts(wire: CompletionRequest) -> tuple[Prompt, ...]:

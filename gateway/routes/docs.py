@@ -57,6 +57,7 @@ def document(api: FastAPI) -> dict[str, Any]:
         responses.ErrorBody,
         responses.Health,
         responses.SiteStatus,
+        responses.PlanObject,
     ]
     _, schemas = models_json_schema(
         [(one, _IN) for one in incoming] + [(one, _OUT) for one in outgoing],

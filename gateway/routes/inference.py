@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar, cast, get_args
+from dataclasses import dataclass, field
+from typing import TypedDict, TypeVar, cast, get_args
 
-from starlette.datastructures import Headers
 from starlette.requests import Request as HTTPRequest
 
 from backends.errors import InvalidRequest
@@ -22,6 +22,8 @@ from gateway.sse import Frames, Head
 
 LOCALITY_HEADER = "x-outstation-locality"
 DEADLINE_HEADER = "x-outstation-deadline-ms"
+CLASSES_HEADER = "x-outstation-data-classes"
+CLASS_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 T = TypeVar("T")
 
@@ -32,6 +34,7 @@ class Inference:
 
     dispatcher: Dispatcher
     limits: LimitSettings
+    key_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     ping_after_s: float = PING_AFTER_S
 
     def answer(
@@ -50,7 +53,7 @@ class Inference:
         if options is not None and not wire.stream:
             raise InvalidRequest("`stream_options` needs `stream: true`.", param="stream_options")
         outcome = outcome_of(http)
-        outcome.stream = bool(wire.stream)
+        outcome.stream, outcome.request = request.stream, request
         include_usage = bool(options and options.include_usage)
 
         def framed(model: str) -> Frames:
@@ -67,18 +70,50 @@ def outcome_of(http: HTTPRequest) -> Outcome:
     return outcome
 
 
-def controls(wire: Generation, headers: Headers) -> tuple[Locality | None, float | None]:
-    """Locality and deadline (s), from the body or the headers.
+class Controls(TypedDict):
+    """The fields of `Request` that do not depend on the dialect."""
+
+    locality: Locality | None
+    deadline_s: float | None
+    declared: frozenset[str]
+    continue_on_break: bool
+    stream: bool
+    key: str
+
+
+def controls(wire: Generation, http: HTTPRequest, key_classes: Mapping[str, frozenset[str]]) -> Controls:
+    """From the body, the headers and the key.
 
     Raises:
         InvalidRequest: a header that makes no sense, or body and header that contradict each other.
     """
-    body = wire.outstation
+    body, headers = wire.outstation, http.headers
     locality: Locality | None = _agree(
         body.locality if body else None, _locality(headers.get(LOCALITY_HEADER)), "locality"
     )
     deadline = _agree(body.deadline_ms if body else None, _deadline(headers.get(DEADLINE_HEADER)), "deadline_ms")
-    return locality, None if deadline is None else deadline / 1000
+    key = outcome_of(http).key
+    declared = frozenset((body.data_classes if body else None) or ()) | _classes(headers.get(CLASSES_HEADER))
+    return {
+        "locality": locality,
+        "deadline_s": None if deadline is None else deadline / 1000,
+        "declared": declared | key_classes.get(key, frozenset()),
+        "continue_on_break": bool(body and body.continue_on_break),
+        "stream": bool(wire.stream),
+        "key": key,
+    }
+
+
+def _classes(value: str | None) -> frozenset[str]:
+    """Of a header: `health, email`."""
+    names = frozenset(part.strip() for part in (value or "").split(",") if part.strip())
+    for name in names:
+        if not CLASS_NAME.fullmatch(name):
+            raise InvalidRequest(
+                f"The header {CLASSES_HEADER} must list data classes such as `health, email`, found {name[:40]!r}.",
+                param=CLASSES_HEADER,
+            )
+    return names
 
 
 def _agree(body: T | None, header: T | None, field: str) -> T | None:

@@ -10,6 +10,7 @@ from backends.types import Locality, Sampling
 from gateway.schemas.parse import FieldError, Many, Wire
 
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
+DataClass = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
@@ -35,12 +36,20 @@ class StreamOptions(Wire):
 
 
 class Controls(Wire):
-    """Outstation's own controls; the headers `x-outstation-locality`, `x-outstation-deadline-ms` say the same."""
+    """Outstation's own controls; the first three also as headers: `x-outstation-locality`, `x-outstation-deadline-ms`,
+    `x-outstation-data-classes`."""
 
     model_config = ConfigDict(extra="forbid")
 
     locality: Locality | None = Field(default=None, description="Where the request may be answered.")
     deadline_ms: int | None = Field(default=None, ge=1, le=86_400_000, description="Bound on the whole answer.")
+    data_classes: Annotated[Many[DataClass], Field(max_length=32)] | None = Field(
+        default=None, description='What the request holds, besides what is found in its text: `["health"]`.'
+    )
+    continue_on_break: bool | None = Field(
+        default=None,
+        description="If a provider breaks off, a local model goes on from the text so far; a comment marks the seam.",
+    )
 
 
 class Generation(Wire):

@@ -169,3 +169,44 @@ class SiteStatus(Out):
     version: str
     uptime_s: float
     models: list[ModelStatusObject]
+
+
+class PlannedRoute(Out):
+    """A route in the order in which it would be attempted."""
+
+    route: str
+    prompt_tokens: int
+    prompt_tokens_exact: bool
+    cost_usd: float
+    ttft_s: float | None
+    total_s: float | None
+    redact: list[str]
+
+
+class DroppedRoute(Out):
+    """A route that a policy took out."""
+
+    route: str
+    policy: str
+    reason: str
+    code: str
+
+
+class Refusal(Out):
+    """What the client would be told."""
+
+    status: int
+    code: str
+    message: str
+
+
+class PlanObject(Out):
+    """`POST /v1/outstation/explain`."""
+
+    object: Literal["outstation.plan"]
+    model: str
+    routes: list[PlannedRoute]
+    dropped: list[DroppedRoute]
+    reasons: list[str]
+    data_classes: list[str]
+    refused: Refusal | None

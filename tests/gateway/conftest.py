@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from backends.base import Backend
 from backends.fake import FakeBackend
 from gateway.app import build_app
 from gateway.config import load_config
+from gateway.reload import Gateway
+from policies.base import Route
 
-AppMaker = Callable[..., ASGIApp]
+AppMaker = Callable[..., Gateway]
 HELLO = {"model": "auto", "messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -26,11 +29,16 @@ HELLO = {"model": "auto", "messages": [{"role": "user", "content": "Hello"}]}
 def make_app(tmp_path: Path) -> AppMaker:
     """An app with these backends and this configuration."""
 
-    def make(*backends: Backend, config: str = "", env: dict[str, str] | None = None) -> ASGIApp:
+    def make(
+        *backends: Backend,
+        config: str = "",
+        env: dict[str, str] | None = None,
+        remote: Sequence[tuple[Route, Backend]] | None = None,
+    ) -> Gateway:
         file = tmp_path / "outstation.toml"
         file.write_text(config, encoding="utf-8")
         settings = load_config(file, environ={"OUTSTATION_HOME": str(tmp_path), **(env or {})})
-        return build_app(settings, backends or [FakeBackend()])
+        return build_app(settings, backends or [FakeBackend()], remote=remote)
 
     return make
 
@@ -39,6 +47,22 @@ def make_app(tmp_path: Path) -> AppMaker:
 def connect() -> Callable[[ASGIApp], httpx2.AsyncClient]:
     """An HTTP client of an app."""
     return lambda app: httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://localhost:8484")
+
+
+@asynccontextmanager
+async def living(app: ASGIApp) -> AsyncIterator[ASGIApp]:
+    """The app between its startup and its shutdown: models load, the audit is open."""
+    told: asyncio.Queue[Message] = asyncio.Queue()
+    said: asyncio.Queue[Message] = asyncio.Queue()
+    task = asyncio.create_task(app({"type": "lifespan"}, told.get, said.put))  # type: ignore[arg-type]
+    await told.put({"type": "lifespan.startup"})
+    assert (await said.get())["type"] == "lifespan.startup.complete"
+    try:
+        yield app
+    finally:
+        await told.put({"type": "lifespan.shutdown"})
+        assert (await said.get())["type"] == "lifespan.shutdown.complete"
+        await task
 
 
 @dataclass

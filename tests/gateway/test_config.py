@@ -30,7 +30,10 @@ WRONG = [
     ('[server]\n\nport = "x"', "line 3: server.port: expected a valid integer, found the string 'x'"),
     ("[server]\nport = 70000", "line 2: server.port: expected less than or equal to 65535, found 70000"),
     ("[server]\nport = true", "server.port: expected a valid integer, found true"),
-    ("[sever]\nport = 1", "line 1: unknown key `sever`. Did you mean `server`? Allowed here: aliases, keys, limits"),
+    (
+        "[sever]\nport = 1",
+        "line 1: unknown key `sever`. Did you mean `server`? Allowed here: aliases, audit, budget, keys, limits",
+    ),
     ('[[models]]\nname = "a"\n[[models]]\nnme = "b"', "line 4: unknown key `models[1].nme`. Did you mean `name`?"),
     ('[[models]]\nload = "start"', "`models[0].name` is missing"),
     ('[[models]]\nname = "A b"', "line 2: models[0].name: expected a string that matches"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -52,10 +53,16 @@ async def test_after_it_none_does(make_app, exchange, caplog):
     assert begun.body.endswith(b"\n\n")
     assert b"[DONE]" not in begun.body
     assert begun.complete
-    begun = await ask(app, exchange)
-    assert begun.status == 503
     assert second.requests == []
-    assert [fields["outcome"] for fields in outcomes(caplog)] == ["error", "error"]
+    assert [fields["outcome"] for fields in outcomes(caplog)] == ["error"]
+
+
+async def test_a_client_that_waits_for_the_whole_has_seen_nothing_yet(make_app, exchange, caplog):
+    app = make_app(FakeBackend("a", lambda _: [Chunk(0, "x", (1,)), BROKEN]), FakeBackend("b", say("whole")))
+    begun = await ask(app, exchange)
+    assert begun.json["choices"][0]["message"]["content"] == "whole"
+    assert begun.headers["x-outstation-route"] == "local/b"
+    assert [fields["outcome"] for fields in outcomes(caplog)] == ["success"]
 
 
 @pytest.mark.parametrize("error", [Overloaded("full", retry_after=1), InvalidRequest("no")], ids=["busy", "wrong"])
@@ -243,24 +250,17 @@ async def test_a_server_that_stops_says_so(make_app, exchange, caplog):
     assert [fields["outcome"] for fields in outcomes(caplog)] == ["error"]
 
 
-async def test_silence_is_filled_with_comments(exchange, caplog):
+async def test_silence_is_filled_with_comments(make_app, exchange):
     from functools import partial
 
     from starlette.requests import Request as HTTPRequest
 
-    from gateway.dispatch import Dispatcher
-    from gateway.metrics import Metrics
     from gateway.outcome import Outcome
     from gateway.routes.chat import chat_endpoint
-    from gateway.routes.inference import Inference
-    from gateway.schemas.settings import LimitSettings
-    from gateway.state import Site
 
     go_on = asyncio.Event()
     backend = FakeBackend("a", lambda _: [Chunk(0, "x", (1,)), go_on, *say("y")(_)])
-    site = Site([backend], {}, "a")
-    dispatcher = Dispatcher(site, (), Metrics(site.states), 60)
-    endpoint = chat_endpoint(Inference(dispatcher, LimitSettings(), ping_after_s=0.02))
+    endpoint = chat_endpoint(replace(make_app(backend).current.inference, ping_after_s=0.02))
 
     async def app(endpoint, scope, receive, send):
         scope["outcome"] = Outcome("r")

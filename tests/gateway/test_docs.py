@@ -9,15 +9,11 @@ from fastapi.routing import APIRoute
 from prometheus_client.core import Metric
 from pydantic_core import PydanticUndefined
 
-from backends.fake import FakeBackend
 from backends.types import ModelState
 from gateway.app import build_api
 from gateway.config import load_config
-from gateway.dispatch import Dispatcher
 from gateway.metrics import Metrics
-from gateway.routes.inference import Inference
-from gateway.schemas.settings import FileConfig, LimitSettings, Table
-from gateway.state import Site
+from gateway.schemas.settings import FileConfig, Table
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -129,10 +125,9 @@ def test_no_metric_is_documented_that_does_not_exist():
     }
 
 
-def test_every_endpoint_is_documented():
-    site = Site([FakeBackend()], {}, "fake")
-    metrics = Metrics(site.states)
-    api = build_api(site, metrics, Inference(Dispatcher(site, (), metrics, 1), LimitSettings()))
+def test_every_endpoint_is_documented(make_app):
+    now = make_app().current
+    api = build_api(now.site, Metrics(now.site.states), now.inference)
     text = (DOCS / "api.md").read_text(encoding="utf-8")
     for route in api.routes:
         if isinstance(route, APIRoute):

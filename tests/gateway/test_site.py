@@ -63,7 +63,7 @@ async def test_no_model_is_not_ready():
 
 @pytest.mark.parametrize("config", ['[routing]\ndefault = "gone"', '[aliases]\nx = "gone"'])
 async def test_a_name_that_leads_nowhere_stops_the_start(make_app, config):
-    with pytest.raises(ConfigError, match="no model 'gone' on this box, only m"):
+    with pytest.raises(ConfigError, match="no model 'gone' here, only m"):
         make_app(FakeBackend("m"), config=config)
 
 

@@ -1,0 +1,155 @@
+"""One attempt on one route: through the boundary if it leaves the site, paid if it costs, measured in any case."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass, replace
+
+from backends.base import Backend
+from backends.errors import BackendError, EngineFailed
+from backends.types import Chunk, Event, Request, Usage
+from gateway.books import Books
+from gateway.egress import Clearance, Egress
+from gateway.metrics import Metrics
+from gateway.outcome import Outcome
+from policies.base import Plan, Route
+
+UNPAID = frozenset({"provider_unreachable", "provider_busy", "provider_key", "provider_not_found", "provider_down"})
+"""Failures after which a provider bills nothing: it did not begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Works:
+    """What attempts work with, of one generation."""
+
+    backends: Mapping[str, Backend]
+    egress: Egress
+    books: Books
+    metrics: Metrics
+
+
+class Attempt:
+    """The answer of one route to one request."""
+
+    def __init__(self, works: Works, request: Request, route: Route, plan: Plan, outcome: Outcome) -> None:
+        self.route = route
+        self.texts: list[str] = []
+        self.deltas = 0
+        self.can_continue = request.choices == 1 and request.kind == "chat"
+        self._works = works
+        self._request = request
+        self._plan = plan
+        self._outcome = outcome
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Chunks, and last the usage. Raises `BackendError`s; whatever happens, what it cost is booked once."""
+        self._outcome.begin(self.route)
+        began = time.monotonic()
+        usage: Usage | None = None
+        failure: BackendError | None = None
+        with ExitStack() as stack:
+            sent = self._cleared(stack)
+            try:
+                async with aclosing(self._works.backends[self.route.model].generate(sent.request)) as events:
+                    async for raw in events:
+                        event = sent.restore(raw)
+                        self._saw(event)
+                        if isinstance(event, Usage):
+                            usage = event
+                            break
+                        yield event
+                yield self._whole(usage)
+            except BackendError as error:
+                failure = error
+                raise
+            finally:
+                self._book(usage, failure, time.monotonic() - began, sent)
+
+    def _cleared(self, stack: ExitStack) -> Clearance:
+        route, decided = self.route, self._outcome.decided
+        if route.location == "local" or decided is None:
+            return Clearance(self._request, frozenset(), 0.0)
+        works, snapshot = self._works, decided.snapshot
+        usd = snapshot.cost(self._request, route)
+        clearance = works.egress.clear(self._request, route, self._plan.redact, snapshot.data_classes, usd)
+        if usd:
+            works.books.spending.reserve(self._payment, self._request.key, usd)
+        stack.enter_context(works.egress.boundary.open(clearance, route.provider))
+        self._outcome.redacted |= clearance.redacted
+        return clearance
+
+    @property
+    def _payment(self) -> str:
+        return f"{self._request.id}#{self._outcome.attempts}"
+
+    def _saw(self, event: Event) -> None:
+        self._outcome.saw(event, self._works.metrics.gap_observer(self.route.model))
+        if isinstance(event, Usage):
+            return
+        self.deltas += 1
+        if event.wire is not None:
+            self.can_continue = False  # tool calls and the like cannot be taken over by another model
+            self._works.books.saw(event, self.route)
+        elif self._request.continue_on_break:
+            self.texts.append(event.text)
+
+    def _whole(self, usage: Usage | None) -> Usage:
+        """The usage of an answer that is complete: a cut one must never look so."""
+        if usage is None or self._outcome.finished != self._request.choices:
+            message = f"The model {self.route.model} broke off without finishing its answer. Try again."
+            raise EngineFailed(message, retry_after=1)
+        return usage
+
+    def _book(self, usage: Usage | None, failure: BackendError | None, seconds: float, sent: Clearance) -> None:
+        code = failure.code if failure else "ok" if usage else "cancelled"
+        self._outcome.tried.append((self.route.name, code, seconds))
+        if self.route.location == "local":
+            self._learn(usage, seconds)
+        if not sent.reserved_usd:
+            return
+        price = self.route.price
+        assert price is not None
+        assert self._outcome.decided is not None
+        if usage:
+            usd = price.cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+        elif failure and failure.code in UNPAID:
+            usd = 0.0
+        else:
+            # Nobody told what it counted. Each delta is at least a token.
+            usd = price.cost(self._outcome.decided.snapshot.tokens(self.route), self.deltas)
+        self._works.books.spending.settle(self._payment, usd)
+        self._outcome.cost_usd += usd
+
+    def _learn(self, usage: Usage | None, seconds: float) -> None:
+        """How long it took, against what was expected. Only of a plan that is fresh: a second attempt comes later."""
+        outcome, decided = self._outcome, self._outcome.decided
+        if outcome.attempts != 1 or decided is None:
+            return
+        name, estimates, first_at = self.route.name, self._works.books.estimates, outcome.first_at
+        predicted, under = self._plan.estimates.get(name), decided.snapshot.learned.get(name)
+        if usage and first_at is not None:
+            ttft_s = first_at - (time.monotonic() - seconds)
+            tokens, limit = usage.completion_tokens // self._request.choices, self._request.sampling.max_tokens
+            estimates.observe(name, predicted, ttft_s, seconds, tokens, limit, under)
+        elif predicted:
+            estimates.broke_off(name, predicted, seconds, began=first_at is not None, under=under)
+
+
+async def continuation(
+    works: Works, request: Request, broken: Attempt, route: Route, outcome: Outcome
+) -> AsyncGenerator[Event, None]:
+    """A local model goes on from the text so far; the seam is marked in the stream and in the audit."""
+    outcome.continued = True
+    outcome.reasons.append(f"continued by {route.name}")
+    yield Chunk(0, comment=f"outstation: {broken.route.name} broke off, {route.name} goes on from here")
+    limit = request.sampling.max_tokens
+    sampling = replace(request.sampling, max_tokens=None if limit is None else max(1, limit - broken.deltas))
+    said = "".join(broken.texts)
+    follow = Attempt(works, replace(request, sampling=sampling, continuation=said), route, Plan((route,)), outcome)
+    async with aclosing(follow.events()) as events:
+        async for event in events:
+            if isinstance(event, Usage):
+                event = replace(event, completion_tokens=event.completion_tokens + broken.deltas)
+            yield event

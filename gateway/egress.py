@@ -1,0 +1,157 @@
+"""The boundary of the site. Nothing reaches a provider that was not cleared here, for that provider, by a plan.
+
+Two doors: `clear` makes what may be sent and notes that it may; `depart`, which the providers call before each send,
+writes the ledger and refuses whatever was not cleared. Any failure in either means: do not send.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from backends.errors import BackendError, InvalidRequest, Unavailable
+from backends.types import Chunk, Event, Request
+from gateway.state import SWITCHED_OFF
+from policies.base import Route
+
+if TYPE_CHECKING:
+    from gateway.audit import Audit
+    from policies.detect import Detector
+    from policies.restore import ChoiceRestorer
+
+log = logging.getLogger("outstation.egress")
+
+
+class EgressDenied(BackendError):
+    """Something was about to leave without a clearance: a defect of ours, stopped at the boundary."""
+
+    code = "egress_denied"
+
+
+class NotSendable(InvalidRequest):
+    """What this provider must not see cannot be taken out; another route may still answer."""
+
+    code = "privacy_denied"
+
+
+@dataclass(frozen=True, slots=True)
+class Clearance:
+    """What may be sent, and how its answer is read.
+
+    Attributes:
+        request: with placeholders in place of what the provider must not see.
+        redacted: whether it has any.
+    """
+
+    request: Request
+    classes: frozenset[str]
+    reserved_usd: float
+    restorer: ChoiceRestorer | None = None
+
+    @property
+    def redacted(self) -> bool:
+        return self.restorer is not None
+
+    def restore(self, event: Event) -> Event:
+        """The event with the originals in their places again."""
+        return self.restorer.chunk(event) if self.restorer is not None and isinstance(event, Chunk) else event
+
+
+class Boundary:
+    """Which requests are cleared for which providers now. One for the process: it outlives a reload."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self._cleared: dict[tuple[str, str], Clearance] = {}
+        self._shut = False
+
+    @property
+    def passable(self) -> bool:
+        """Whether anything may leave at all: not while the operator's switch is on."""
+        return not self._shut
+
+    def shut(self, shut: bool) -> None:
+        """The operator's switch. It holds at once, for requests under way as well: nothing more of them is sent."""
+        self._shut = shut
+
+    @contextmanager
+    def open(self, clearance: Clearance, provider: str) -> Iterator[None]:
+        """For the time of one attempt."""
+        key = (clearance.request.id, provider)
+        self._cleared[key] = clearance
+        try:
+            yield
+        finally:
+            del self._cleared[key]
+
+    def depart(self, request_id: str, provider: str, host: str, n_bytes: int) -> None:
+        """Called before anything is sent, each time. Raises `EgressDenied`, or `Unavailable` if the ledger cannot be kept."""
+        if self._shut:
+            raise Unavailable(f"Nothing may leave the site now: {SWITCHED_OFF}.", code="offline")
+        clearance = self._cleared.get((request_id, provider))
+        if clearance is None:
+            log.error("%s: stopped on its way to %s: it was not cleared", request_id, provider)
+            raise EgressDenied("The gateway stopped this request at the site's boundary: nothing was sent.")
+        self._audit.depart(
+            request_id,
+            provider,
+            host,
+            n_bytes,
+            clearance.classes,
+            clearance.redacted,
+            clearance.reserved_usd,
+            clearance.request.key,
+        )
+
+
+class Egress:
+    """One generation's eyes and hands at the boundary."""
+
+    def __init__(self, boundary: Boundary, detector: Detector | None) -> None:
+        """`detector`: None where there is no provider, so nothing is looked for."""
+        self.boundary = boundary
+        self._detector = detector
+
+    def look(self, request: Request) -> tuple[frozenset[str], bool]:
+        """(data classes, declared and found; whether the search failed)."""
+        if self._detector is None:
+            return request.declared, True
+        try:
+            return request.declared | self._detector.classes(request.raw), False
+        except Exception as error:  # noqa: BLE001 - whatever it is, it means: do not send
+            # The type only: the text may quote what was searched.
+            log.error("%s: the search for private data failed: %s", request.id, type(error).__name__)
+            return request.declared, True
+
+    def clear(
+        self, request: Request, route: Route, redact: Mapping[str, frozenset[str]], classes: frozenset[str], usd: float
+    ) -> Clearance:
+        """What may be sent on `route`. Raises `NotSendable` if something cannot be replaced safely."""
+        duty = redact.get(route.name)
+        if not duty:
+            return Clearance(request, classes, usd)
+        from policies.redact import CannotRedact
+        from policies.redact import redact as replace_in
+        from policies.restore import ChoiceRestorer
+
+        try:
+            assert self._detector is not None
+            redacted = replace_in(request.raw, duty, self._detector)
+        except CannotRedact:
+            raise _unredactable(route, duty) from None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it means: do not send
+            log.error("%s: redaction failed: %s", request.id, type(error).__name__)
+            raise _unredactable(route, duty) from None
+        # Only the body that leaves: nothing else of the original may travel with it.
+        sent = replace(request, raw=redacted.raw, messages=(), prompts=request.prompts and ("",) * len(request.prompts))
+        return Clearance(sent, classes, usd, ChoiceRestorer(redacted.originals))
+
+
+def _unredactable(route: Route, duty: frozenset[str]) -> BackendError:
+    return NotSendable(
+        f"This request holds {', '.join(sorted(duty))} where it cannot be replaced by placeholders, so it may not go to "
+        f"{route.provider}."
+    )

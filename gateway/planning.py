@@ -1,0 +1,180 @@
+"""From a request to a plan: the candidates, what is known of the site now, and what the policies make of both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from backends.errors import BackendError, DeadlineExceeded, Overloaded, Unavailable
+from backends.types import PromptCount, Request
+from gateway.books import Books
+from gateway.egress import Egress
+from gateway.outcome import Outcome
+from gateway.state import Site
+from policies.base import Drop, Plan, Policy, Route, Snapshot, decide
+
+BYTES_A_TOKEN = 4
+MEDIA_TOKENS = 1000  # an image or a recording, whatever its size: nobody can count it here
+MESSAGE_TOKENS = 4
+
+
+@dataclass(slots=True)
+class Decided:
+    """A plan, and all that it was made from: enough to explain it, and to decide it anew."""
+
+    plan: Plan
+    candidates: tuple[Route, ...]
+    snapshot: Snapshot
+    counts: dict[str, PromptCount] = field(default_factory=dict)
+
+
+class Planner:
+    """Decides for one generation of the configuration.
+
+    Args:
+        policies: in the order in which they decide.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        policies: Sequence[Policy],
+        books: Books,
+        egress: Egress,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._site = site
+        self._policies = policies
+        self._books = books
+        self._egress = egress
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    async def decide(self, request: Request, outcome: Outcome) -> Decided:
+        """Decides; and while there is a choice, counts the prompt for the local route in front and decides again.
+
+        Raises:
+            BackendError: no route is left; the message has every reason.
+        """
+        candidates, how = self._site.resolve(request.model)
+        outcome.reasons.append(how)
+        base = self._snapshot(request, candidates)
+        counts: dict[str, PromptCount] = {}
+        failed: list[BackendError] = []
+        while True:
+            snapshot = self._with(base, counts, outcome)
+            plan = decide(self._policies, request, candidates, snapshot)
+            outcome.decided = Decided(plan, candidates, snapshot, counts)
+            if not plan.routes:
+                raise _no_route(plan.drops, failed)
+            front = plan.routes[0]
+            if not self._worth_counting(request, front, candidates, counts):
+                break
+            try:
+                counts[front.name] = await self._site.backends[front.model].count(request)
+            except BackendError as error:
+                failed.append(error)
+                outcome.reasons.append(f"{front.name} failed: {error.code}")
+                candidates = tuple(
+                    route for route in candidates if route is not front and may_follow(error, front, route)
+                )
+                if not candidates:
+                    raise
+        outcome.reasons += plan.reasons
+        outcome.reasons += [f"not {drop.route.name} ({drop.policy}: {drop.reason})" for drop in plan.drops]
+        return outcome.decided
+
+    def again(self, request: Request, route: Route, outcome: Outcome) -> Plan:
+        """Whether a later attempt on `route` is still allowed, by the site as it is now. What was found in the text and
+        what was counted stays."""
+        assert outcome.decided is not None
+        before = outcome.decided.snapshot
+        now = self._snapshot(request, (route,), scanned=(before.data_classes, before.scan_failed))
+        snapshot = self._with(now, outcome.decided.counts, outcome)
+        return decide(self._policies, request, (route,), snapshot)
+
+    def _worth_counting(
+        self, request: Request, front: Route, candidates: Sequence[Route], counts: Mapping[str, PromptCount]
+    ) -> bool:
+        """A route without an alternative is not counted here, unless somebody waits for it: its backend refuses a longer
+        prompt in the same words. Nor is a model that would have to be loaded for it while a provider could answer."""
+        if front.location == "remote" or front.name in counts:
+            return False
+        if len(candidates) == 1:
+            return request.deadline_s is not None
+        ready = self._site.backends[front.model].state().status == "ready"
+        return ready or not any(route.location == "remote" for route in candidates)
+
+    def _snapshot(
+        self, request: Request, candidates: Sequence[Route], scanned: tuple[frozenset[str], bool] | None = None
+    ) -> Snapshot:
+        remote = [route for route in candidates if route.location == "remote"]
+        states = self._site.local_states()
+        if scanned is None:
+            scanned = self._egress.look(request) if remote else (request.declared, False)
+        return Snapshot(
+            states=states,
+            estimated_tokens=estimated_tokens(request),
+            learned={name: self._books.estimates.learned(name) for name in states},
+            health={route.name: self._site.health(route) for route in remote},
+            offline=self._site.offline,
+            data_classes=scanned[0],
+            scan_failed=scanned[1],
+            spent=self._books.spending.spent(request.key),
+            completion_tokens=self._books.completion_tokens,
+            sticky=self._books.asked_by(request) if len(candidates) > 1 else "",
+            at=self._wall_clock(),
+        )
+
+    def _with(self, base: Snapshot, counts: Mapping[str, PromptCount], outcome: Outcome) -> Snapshot:
+        return replace(
+            base,
+            prompt_tokens={name: count.tokens for name, count in counts.items()},
+            cached_tokens={name: count.cached for name, count in counts.items()},
+            # Another model's exact count is a better guess than the number of bytes.
+            estimated_tokens=max((count.tokens for count in counts.values()), default=base.estimated_tokens),
+            elapsed_s=self._clock() - outcome.started,
+        )
+
+
+def may_follow(failure: BackendError, failed: Route, route: Route) -> bool:
+    """Whether another route is worth trying. A busy or slow box gets no faster by loading another model onto it."""
+    slow = isinstance(failure, Overloaded | DeadlineExceeded)
+    return not slow or failed.location == "remote" or route.location == "remote"
+
+
+def estimated_tokens(request: Request) -> int:
+    """Prompt tokens as good as they can be told without a tokenizer: about four bytes each (English prose)."""
+    if request.kind == "completion":
+        return max((len(p) // BYTES_A_TOKEN + 1 if isinstance(p, str) else len(p) for p in request.prompts), default=1)
+    tools = request.raw.get("tools")
+    tokens = len(str(tools)) // BYTES_A_TOKEN if tools else 0
+    return tokens + sum(MESSAGE_TOKENS + _content_tokens(message.get("content")) for message in request.messages)
+
+
+def _content_tokens(content: Any) -> int:
+    if isinstance(content, str):
+        return len(content) // BYTES_A_TOKEN + 1
+    tokens = 0
+    for part in content or ():
+        tokens += len(part["text"]) // BYTES_A_TOKEN + 1 if isinstance(part.get("text"), str) else MEDIA_TOKENS
+    return tokens
+
+
+def _no_route(drops: Sequence[Drop], failed: Sequence[BackendError]) -> BackendError:
+    """What to tell the client when nothing is left: first what may pass, the soonest; else the most able route's drop."""
+    if failed:
+        return failed[0]
+    passing = [drop.error for drop in drops if isinstance(drop.error, Unavailable | Overloaded)]
+    error = (
+        min(passing, key=lambda e: float("inf") if e.retry_after is None else e.retry_after)
+        if passing
+        else max(drops, key=lambda drop: drop.route.context_length).error
+    )
+    if len(drops) > 1:
+        every = "; ".join(f"{drop.route.name}: {drop.policy}: {drop.reason}" for drop in drops)
+        error.message = f"{error.message} No route is left ({every})."
+    return error

@@ -1,0 +1,30 @@
+"""Backends by their settings: a new configuration that says the same of a model keeps its process and connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from backends.base import Backend
+
+
+class Pool:
+    """One for the process. Belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self._made: list[tuple[object, list[Backend]]] = []
+
+    def get(self, settings: object, make: Callable[[], Sequence[Backend]]) -> list[Backend]:
+        """The backends with exactly these settings, made if there are none."""
+        for known, backends in self._made:
+            if type(known) is type(settings) and known == settings:
+                return backends
+        backends = list(make())
+        self._made.append((settings, backends))
+        return backends
+
+    def keep(self, wanted: Iterable[Backend]) -> list[Backend]:
+        """Forgets all others; returns those: they are the caller's to close."""
+        ids = {id(backend) for backend in wanted}
+        gone = [(s, bs) for s, bs in self._made if not any(id(backend) in ids for backend in bs)]
+        self._made = [entry for entry in self._made if entry not in gone]
+        return [backend for _, backends in gone for backend in backends]

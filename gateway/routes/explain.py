@@ -1,0 +1,80 @@
+"""`POST /v1/outstation/explain`: the whole plan for a request, which is not run and leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from backends.errors import BackendError
+from backends.types import Request
+from gateway.errors import kind_of
+from gateway.outcome import Outcome
+from gateway.routes.chat import chat_request
+from gateway.routes.completions import completion_request
+from gateway.routes.inference import Inference, outcome_of
+from gateway.routes.site import json_response
+from gateway.schemas.chat import ChatRequest
+from gateway.schemas.completions import CompletionRequest
+from gateway.schemas.parse import check, parse_json
+from policies.base import Route
+
+
+def explain_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[Response]]:
+    """The endpoint's function. Takes the body of a chat or of a completion."""
+
+    async def explain(http: HTTPRequest) -> Response:
+        raw = parse_json(await http.body())
+        request: Request
+        if "prompt" in raw:
+            request = completion_request(check(CompletionRequest, raw), raw, http, inference)
+        else:
+            request, _ = chat_request(outcome_of(http).id, check(ChatRequest, raw), raw, http, inference.key_classes)
+        # An outcome of its own: what is only explained is not in the audit.
+        outcome = Outcome(request.id)
+        refusal: BackendError | None = None
+        try:
+            await inference.dispatcher.planner.decide(request, outcome)
+        except BackendError as error:
+            if outcome.decided is None:
+                raise
+            refusal = error
+        return json_response(plan_object(request, outcome, refusal))
+
+    return explain
+
+
+def plan_object(request: Request, outcome: Outcome, refusal: BackendError | None) -> dict[str, Any]:
+    """The plan as JSON: routes in the order in which they would be attempted, and what was dropped by whom and why."""
+    decided = outcome.decided
+    assert decided is not None
+    plan, snapshot = decided.plan, decided.snapshot
+
+    def row(route: Route) -> dict[str, Any]:
+        estimate = plan.estimates.get(route.name)
+        return {
+            "route": route.name,
+            "prompt_tokens": snapshot.tokens(route),
+            "prompt_tokens_exact": route.name in snapshot.prompt_tokens,
+            "cost_usd": snapshot.cost(request, route),
+            "ttft_s": estimate.ttft_s if estimate else None,
+            "total_s": estimate.total_s if estimate else None,
+            "redact": sorted(plan.redact.get(route.name, ())),
+        }
+
+    return {
+        "object": "outstation.plan",
+        "model": request.model,
+        "routes": [] if refusal else [row(route) for route in plan.routes],
+        "dropped": [
+            {"route": drop.route.name, "policy": drop.policy, "reason": drop.reason, "code": drop.error.code}
+            for drop in plan.drops
+        ],
+        "reasons": outcome.reasons,
+        "data_classes": sorted(snapshot.data_classes),
+        "refused": {"status": kind_of(refusal).status, "code": refusal.code, "message": refusal.message}
+        if refusal
+        else None,
+    }
