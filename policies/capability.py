@@ -99,7 +99,3 @@ def _too_large(route: Route, limit_b: float) -> Drop:
         param="model",
     )
     return Drop(route, "capability", f"{route.parameters_b:g}B of {limit_b:g}B parameters", error)
-
-
-capability = Capability()
-"""Without a limit of the site's own."""

@@ -101,11 +101,6 @@ class Rules:
     rules: tuple[Rule, ...] = ()
     reads: tuple[str, ...] = ()
 
-    @property
-    def route_names(self) -> frozenset[str]:
-        """Every route that a rule names."""
-        return frozenset(name for rule in self.rules for name in rule.routes)
-
     def __call__(self, request: Request, routes: tuple[Route, ...], snapshot: Snapshot) -> Verdict:
         """Drops with `denied_by_rule`, `no_route` and `rule_failed`."""
         if not self.rules:

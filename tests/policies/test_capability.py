@@ -2,8 +2,9 @@ import pytest
 
 from backends.types import Request, Sampling
 from policies.base import Route, Snapshot
-from policies.capability import ESTIMATE_MARGIN, NEEDS, Capability, capability, has_room
+from policies.capability import ESTIMATE_MARGIN, NEEDS, Capability, has_room
 
+capability = Capability()
 PLAIN = Route("local/plain", "plain", context_length=10)
 SEEING = Route("local/seeing", "seeing", context_length=100, capabilities=frozenset({"vision"}))
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from backends.errors import InvalidRequest
 from backends.types import Request
 from policies.base import Drop, PolicyError, Route, Snapshot, Verdict, decide
-from policies.capability import capability
+from policies.capability import Capability
 from policies.order import Order
 
 REQUEST = Request("r", "auto", "chat")
@@ -41,7 +41,7 @@ def requests(draw):
 @given(requests(), routes(), st.data())
 def test_a_plan_is_a_part_of_what_was_given_and_every_drop_has_a_reason(request_, given_routes, data):
     counts = {route.name: data.draw(st.integers(0, 120)) for route in given_routes if data.draw(st.booleans())}
-    plan = decide([Order(), capability], request_, given_routes, Snapshot({}, counts))
+    plan = decide([Order(), Capability()], request_, given_routes, Snapshot({}, counts))
     assert sorted(r.name for r in [*plan.routes, *(d.route for d in plan.drops)]) == sorted(
         r.name for r in given_routes
     )

@@ -14,7 +14,9 @@ from policies.availability import availability
 from policies.base import Health, Learned, Price, Route, Snapshot, Spent, decide
 from policies.budget import Budget
 from policies.capability import NEEDS, Capability
+from policies.capacity import Capacity
 from policies.order import Order
+from policies.privacy import Privacy
 from policies.rules import compile_rules
 
 MODULES = sorted(Path(__file__).parents[2].joinpath("policies").glob("*.py"))
@@ -32,15 +34,18 @@ RULES = compile_rules(
 POLICIES = (
     Capability(),
     Capability(3.0),
+    Privacy({"p0": {"default": "allow", "health": "deny"}, "p1": {"email": "redact"}}, "redact", frozenset({"email"})),
     availability,
     Budget(),
     Budget(1e-4, 1e-3, 1e-4, 1e-3, {"k": (5e-5, None)}),
     *(Order(locality, ("latency", "quality", "cost")) for locality in LOCALITIES),
+    Capacity(2.0, 20.0),
     RULES,
 )
 
 money = st.floats(0, 2e-4)
 seconds = st.floats(0, 100)
+rates = st.just(0.0) | st.floats(0.1, 500)
 
 
 @st.composite
@@ -97,8 +102,8 @@ def snapshots(draw, given_routes):
         waiting=st.integers(0, 9),
         running=st.integers(0, 9),
         max_sequences=st.integers(0, 9),
-        prefill_rate=st.floats(0, 500),
-        decode_rate=st.floats(0, 50),
+        prefill_rate=rates,
+        decode_rate=rates,
         backlog_tokens=st.integers(0, 9999),
     )
     counts = of(st.integers(0, 220))
@@ -139,6 +144,7 @@ def test_a_policy_accounts_for_every_route_and_depends_on_its_arguments_alone(po
     left = [*verdict.kept, *(drop.route for drop in verdict.drops)]
     assert len(left) == len(given_routes)
     assert {id(route) for route in left} == {id(route) for route in given_routes}
+    assert verdict.redact.keys() <= {route.name for route in verdict.kept}
     assert verdict.redact.keys() | verdict.estimates.keys() <= {route.name for route in given_routes}
     if verdict.kept == given_routes:
         assert verdict.kept is given_routes
@@ -182,15 +188,13 @@ PURE = {
     "re",
     "string",
 }
-PURE |= {"types", "typing", "unicodedata", "backends", "policies", "cel"}
+PURE |= {"importlib", "types", "typing", "unicodedata", "backends", "policies", "cel", "orjson"}
 EFFECTS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint", "globals", "vars"}
 
 
 def impurities(tree):
     for node in ast.walk(tree):
-        if isinstance(
-            node, ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith | ast.Await | ast.Global | ast.Nonlocal
-        ):
+        if isinstance(node, ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith | ast.Await | ast.Global):
             yield node.lineno, type(node).__name__
         elif isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names if alias.name.split(".")[0] not in PURE)
@@ -201,8 +205,11 @@ def impurities(tree):
                 allowed = module in ("backends.errors", "backends.types")
             if not allowed or (module == "functools" and {"cache", "lru_cache"} & {alias.name for alias in node.names}):
                 yield node.lineno, module
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in EFFECTS:
-            yield node.lineno, node.func.id
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            by_name = name.endswith("import_module") and not ast.unparse(node.args[0]).startswith("'re.")
+            if by_name or name in EFFECTS:
+                yield node.lineno, name
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
@@ -224,6 +231,7 @@ def test_no_policy_reads_a_clock_logs_or_awaits(path):
         "def f():\n    global x",
         "print('x')",
         "x = open('f')",
+        "importlib.import_module('time')",
     ],
 )
 def test_the_search_finds(source):
