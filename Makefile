@@ -12,6 +12,9 @@ MODEL := smollm2-135m-instruct
 # The suite's and the bench's store, inside the checkout: they never touch the operator's.
 LOCAL_HOME := $(CURDIR)/.outstation
 LOCAL_MODEL := .outstation/models/$(MODEL).gguf
+# What the tests' remote provider serves, in a process that is not ours.
+REMOTE := qwen2.5-coder-0.5b-instruct
+REMOTE_MODEL := .outstation/models/$(REMOTE).gguf
 EXAMPLES := clients/examples
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 SERVE_ARGS ?=
@@ -31,6 +34,8 @@ install: $(VENV)/.dev ## Make .venv with the locked packages, tools for developm
 
 test: $(VENV)/.dev $(VENV)/.node $(LOCAL_MODEL) ## The whole suite, with the real model (TEST_ARGS="-k kv_cache")
 	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/python -m pytest $(TEST_ARGS)
+
+test: $(REMOTE_MODEL)
 
 check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -81,6 +86,9 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 
 $(LOCAL_MODEL): | $(VENV)/.runtime
 	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/outstation pull $(MODEL)
+
+$(REMOTE_MODEL): | $(VENV)/.runtime
+	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/outstation pull $(REMOTE)
 
 # Without node the tests that need it are skipped, and say so.
 $(VENV)/.node: $(wildcard $(EXAMPLES)/package*.json) | $(BIN)/python

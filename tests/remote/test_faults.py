@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 HTML = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 HTML_TYPE = (("content-type", "text/html"),)
 GARBAGE = (EngineFailed, "provider_garbage")
-SHORT = {"first_token_timeout_s": 0.3, "idle_timeout_s": 0.3, "total_timeout_s": 1.0}
+SHORT = {"first_token_timeout_s": 0.3, "idle_timeout_s": 0.3, "total_timeout_s": 0.6}
 
 BEFORE: dict[str, tuple[Act, type[BackendError], str]] = {
     "reset": (Act(head="reset"), EngineFailed, "provider_broke"),
