@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from backends.errors import Unavailable
 from gateway.audit_reader import decisions, ledger, spent_since
 from gateway.audit_rows import Decision, Departure, Ending, departure_line, departure_row
-from gateway.audit_store import unavailable
+from gateway.audit_store import what_is_wrong
 from gateway.audit_verify import Verification, verify
 from gateway.audit_writer import Item, Writer
 
@@ -157,10 +157,9 @@ class Audit:
         try:
             full = self._writer.journal.append(line)
         except OSError as error:
-            refusal = unavailable(self._path.parent, error)
-            self._journal_why = refusal.message
-            log.error("%s", refusal.message)
-            raise refusal from error
+            self._journal_why = f"The egress journal is not available: {what_is_wrong(error)}."
+            log.error("%s (%s)", self._journal_why, self._path.parent)
+            raise self._refusal() from error
         self._journal_why = ""
         self._put(departure_row(departure, line))
         if full is not None:

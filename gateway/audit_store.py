@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,22 +43,29 @@ class Trouble(Exception):
     """Something is wrong with the file that SQLite does not know of. Its text says all."""
 
 
-def unavailable(path: Path, error: Exception) -> Unavailable:
-    """What is wrong with the file, and what to do about it."""
+def what_is_wrong(error: Exception) -> str:
+    """What is wrong with the files, and what to do about it, without their place: clients read it too."""
     import apsw
 
-    what = {
-        apsw.FullError: "the disk is full. Free some space",
+    if isinstance(error, Trouble):
+        return str(error)
+    if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+        return "the disk is full. Free some space"
+    known = {
         apsw.BusyError: "another process has it locked. End that process",
         apsw.NotADBError: "it is not a database. Move it aside and restart the gateway",
         apsw.CorruptError: "it is damaged. Move it aside and restart the gateway",
         apsw.ReadOnlyError: "it may not be written. Correct its permissions",
         apsw.CantOpenError: "it cannot be opened. Check that it exists and its permissions",
         BlockingIOError: "another gateway uses this home. Stop that one or give this one a home of its own",
-    }.get(type(error))
-    if what is None:
-        what = str(error) if isinstance(error, Trouble) else f"{error}. Check the disk and the file's permissions"
-    return Unavailable(f"The audit {path} is not available: {what}.", code="audit_unavailable", retry_after=5)
+    }
+    other = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return known.get(type(error)) or f"{other}. Check the disk and the files' permissions"
+
+
+def unavailable(path: Path, error: Exception) -> Unavailable:
+    """For the commands."""
+    return Unavailable(f"The audit {path} is not available: {what_is_wrong(error)}.", code="audit_unavailable")
 
 
 class Store:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.audit_journal import Journal
 from gateway.audit_rows import Decision, Row, decision_row
-from gateway.audit_store import Store, unavailable
+from gateway.audit_store import Store, what_is_wrong
 
 if TYPE_CHECKING:
     from gateway.audit_reader import Spent
@@ -159,9 +159,9 @@ class Writer:
         self._tidied = time.monotonic()
 
     def _fail(self, error: Exception) -> None:
-        why = unavailable(self._path, error).message
+        why = f"The audit is not available: {what_is_wrong(error)}."
         if why != self.why:
-            log.error("%s Nothing leaves the site until then.", why)
+            log.error("%s Nothing leaves the site until then. (%s)", why, self._path)
         self.why = why
         if self._store:
             self._tried = self._store.tried
