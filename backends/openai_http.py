@@ -82,12 +82,14 @@ class OpenAIBackend:
         raise Unavailable(f"The provider {self.provider.name} has a tokenizer that is not known here.")
 
     def state(self) -> ModelState:
-        reason, _ = self.health()
+        reason, _ = self.provider.health()
         return ModelState(self.name, "failed" if reason else "ready", reason, context_length=self.context_length)
 
-    def health(self) -> tuple[str, float | None]:
-        """(why it cannot be asked now, seconds until it can); ("", None) while an endpoint can."""
-        return self.provider.health()
+    def health(self) -> tuple[str, float | None, float, float]:
+        """(why it cannot be asked now, empty while an endpoint can; seconds until it can, None while it can; seconds to
+        the first token of late; tokens/s of late), as `policies.base.Health` has them."""
+        pace = self.pace
+        return *self.provider.health(), pace.ttft_s, pace.tokens_per_s
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         body = answers.body(request, self.model.id)
@@ -113,7 +115,7 @@ class OpenAIBackend:
             finally:
                 if not settled:
                     endpoint.breaker.abandoned()
-        reason, wait = self.health()
+        reason, wait = self.provider.health()
         raise failure or Unavailable(
             f"The provider {self.provider.name} cannot be asked now: {reason}.", code="provider_down", retry_after=wait
         )

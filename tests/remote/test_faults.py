@@ -208,7 +208,7 @@ async def test_the_clients_own_fault_is_told_in_the_providers_words(make_backend
         assert refused.error.message == "cloud: temperature is too hot"
         assert (refused.error.code, refused.error.param) == ("bad_value", "temperature")
         assert second.seen == []  # it would be refused there too
-        assert backend.health() == ("", None)
+        assert backend.provider.health() == ("", None)
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
@@ -227,7 +227,7 @@ async def test_retry_after_is_told_and_obeyed(make_backend: BackendMaker, status
         assert len(proxy.seen) == 1
         now = 41.0
         assert (await answer(backend, ask())).error is None
-        assert backend.health() == ("", None)
+        assert backend.provider.health() == ("", None)
 
 
 async def test_three_failures_rest_an_endpoint_until_one_trial_is_well(make_backend: BackendMaker) -> None:
@@ -237,14 +237,14 @@ async def test_three_failures_rest_an_endpoint_until_one_trial_is_well(make_back
         for _ in range(5):
             await answer(backend, ask())
         assert len(proxy.seen) == 3
-        assert backend.health() == ("provider_error", 2.0)
+        assert backend.provider.health() == ("provider_error", 2.0)
         assert backend.state().status == "failed"
         now = 2.5
         await answer(backend, ask())
-        assert backend.health() == ("provider_error", 4.0)
+        assert backend.provider.health() == ("provider_error", 4.0)
         now = 7.0
         assert (await answer(backend, ask())).error is None
-        assert backend.health() == ("", None)
+        assert backend.provider.health() == ("", None)
 
 
 async def test_a_cancelled_trial_lets_another_be_made(make_backend: BackendMaker) -> None:

@@ -112,6 +112,7 @@ async def test_pace_is_that_of_the_endpoint_that_would_be_asked(make_backend: Ba
         first = backend.pace
         assert first.ttft_s > 0
         assert 0 < first.tokens_per_s < 1000
+        assert backend.health() == ("", None, first.ttft_s, first.tokens_per_s)
         slow.usual = refusal(429, headers=[("retry-after", "60")])
         await answer(backend, ask())
         assert backend.pace is not first

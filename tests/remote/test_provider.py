@@ -196,7 +196,7 @@ async def test_the_boundary_stops_a_request_and_blames_nobody(make_backend: Back
         for _ in range(5):
             assert (await answer(backend, ask())).error is stopped
         assert proxy.connections == 0
-        assert backend.health() == ("", None)
+        assert backend.provider.health() == ("", None)
 
 
 async def test_the_key_is_shown_nowhere(make_backend: BackendMaker, caplog: pytest.LogCaptureFixture) -> None:
@@ -238,4 +238,4 @@ async def test_a_cancelled_request_is_cancelled_upstream(make_backend: BackendMa
             await proxy.hung_up.wait()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        assert backend.health() == ("", None)  # that was the client's doing
+        assert backend.provider.health() == ("", None)  # that was the client's doing
