@@ -141,9 +141,7 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._insert(values)
-            charges = [row.charge for row in rows if row.charge]
-            if charges:
-                self._db.executemany(_CHARGE, charges)
+            self._db.executemany(_CHARGE, _charges(rows))
             self._db.execute(
                 "UPDATE chain SET head_id = ?, head_hash = ?, settled = ?, departed = ?",
                 (head_id, head, settled, departed),
@@ -156,11 +154,12 @@ class Store:
         self.head, self.departed, self._open, self._settled = (head_id, head), departed, pending, settled
 
     def _insert(self, values: list[Any]) -> None:
-        width = 6
+        at = 0
         for size in (_CHUNK, 1):
-            while len(values) >= size * width:
-                self._db.execute(_INSERT + ",(?,?,?,?,?,?)" * (size - 1), values[: size * width])
-                del values[: size * width]
+            sql, width = _INSERT + ",(?,?,?,?,?,?)" * (size - 1), 6 * size
+            while len(values) - at >= width:
+                self._db.execute(sql, values[at : at + width])
+                at += width
 
     def _after(self, rows: Sequence[Row], last: int) -> tuple[dict[str, int], int]:
         """Departures that have no decision yet, by request, and the row before the first of them."""
@@ -223,3 +222,13 @@ class Store:
     def close(self) -> None:
         """Lets go of the file."""
         self._db.close()
+
+
+def _charges(rows: Sequence[Row]) -> list[tuple[str, str, float]]:
+    """Summed up beforehand: mostly one statement a batch, in place of one a row."""
+    sums: dict[tuple[str, str], float] = {}
+    for row in rows:
+        if row.charge:
+            day, key, usd = row.charge
+            sums[day, key] = sums.get((day, key), 0.0) + usd
+    return [(day, key, usd) for (day, key), usd in sums.items()]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("outstation.audit")
 
 TIDY_S: Final = 60.0
-MOST_AT_ONCE: Final = 512
+MOST_AT_ONCE: Final = 128  # about a millisecond of the interpreter's lock
 
 Item = Decision | Row | int
 """A decision; a departure, already in the journal; or the number of a journal file that got full."""

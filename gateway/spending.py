@@ -100,11 +100,7 @@ class Spending:
         if held is not None:
             key, amount = held
             self._held_in_all -= amount
-            left = self._held[key] - amount
-            if left:
-                self._held[key] = left
-            else:
-                del self._held[key]
+            self._held[key] -= amount
         return held
 
     def _turn(self) -> None:

@@ -58,6 +58,15 @@ def test_a_second_reservation_replaces_the_first() -> None:
     assert spending.spent("van") == Spent(0.7, 0.7, 0.7, 0.7)
 
 
+def test_free_reservations_are_no_trouble() -> None:
+    spending = Spending(Clock())
+    spending.reserve("a", "kiosk", 0.0)
+    spending.reserve("b", "kiosk", 0.0)
+    spending.settle("a", 0.0)
+    spending.settle("b", 0.0)
+    assert spending.spent("kiosk") == Spent()
+
+
 @pytest.mark.parametrize("usd", [-1.0, float("nan"), float("inf")])
 def test_amounts_that_are_none(usd: float) -> None:
     spending = Spending(Clock())
