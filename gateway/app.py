@@ -27,6 +27,7 @@ from gateway.policies import (
     key_classes,
     policies_of,
     policy_hash,
+    rules_look,
 )
 from gateway.providers import build_remote, provider_aliases
 from gateway.reload import Gateway, Generation
@@ -61,10 +62,9 @@ def build_app(
         ConfigError: a model, default or alias that is configured and not there, a rule that does not compile.
     """
 
-    def make_shared(site: Callable[[], Site]) -> Shared:
-        return build_shared(config, lambda: site().states())
-
-    return Gateway(config, make_shared, partial(build_generation, backends=backends, remote=remote), load)
+    return Gateway(
+        config, partial(build_shared, config), partial(build_generation, backends=backends, remote=remote), load
+    )
 
 
 def build_generation(
@@ -88,8 +88,9 @@ def build_generation(
     )
     check_rules(config, site)
     policy = policy_hash(config)
-    egress = Egress(shared.boundary, detector_of(config) if remote else None)
-    planner = Planner(site, policies_of(config), shared.books, egress)
+    looks = rules_look(config)
+    egress = Egress(shared.boundary, detector_of(config) if remote or looks else None)
+    planner = Planner(site, policies_of(config), shared.books, egress, always_looks=looks)
     works = Works(site.backends, egress, shared.books, shared.metrics)
     dispatcher = Dispatcher(planner, works, config.limits.total_timeout_s)
     inference = Inference(dispatcher, config.limits, key_classes(config))

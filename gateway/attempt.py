@@ -75,6 +75,7 @@ class Attempt:
         usd = snapshot.cost(self._request, route)
         clearance = works.egress.clear(self._request, route, self._plan.redact, snapshot.data_classes, usd)
         if usd:
+            self._outcome.reasons.append(f"costs up to ${usd:.4f}")
             works.books.spending.reserve(self._payment, self._request.key, usd)
         stack.enter_context(works.egress.boundary.open(clearance, route.provider))
         self._outcome.redacted |= clearance.redacted
@@ -151,5 +152,10 @@ async def continuation(
     async with aclosing(follow.events()) as events:
         async for event in events:
             if isinstance(event, Usage):
-                event = replace(event, completion_tokens=event.completion_tokens + broken.deltas)
+                # What was said before was part of this prompt; to the client it is part of the completion.
+                event = replace(
+                    event,
+                    prompt_tokens=max(0, event.prompt_tokens - broken.deltas),
+                    completion_tokens=event.completion_tokens + broken.deltas,
+                )
             yield event

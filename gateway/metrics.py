@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -68,6 +68,29 @@ class _ModelCollector(Collector):
             yield family
 
 
+class RouteFigure(Protocol):
+    """A gauge with a value for each of some routes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def help(self) -> str: ...
+    @property
+    def values(self) -> Sequence[tuple[str, float]]: ...
+
+
+class _RouteCollector(Collector):
+    def __init__(self, figures: Callable[[], Iterable[RouteFigure]]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        for figure in self._figures():
+            family = GaugeMetricFamily(figure.name, figure.help, labels=["route"])
+            for route, value in figure.values:
+                family.add_metric([route], value)
+            yield family
+
+
 class _Booked(NamedTuple):
     """Where one model's figures go."""
 
@@ -84,9 +107,14 @@ class Metrics:
 
     Args:
         states: what each model does now; asked on each scrape.
+        figures: further gauges by route, likewise.
     """
 
-    def __init__(self, states: Callable[[], Iterable[ModelState]]) -> None:
+    def __init__(
+        self,
+        states: Callable[[], Iterable[ModelState]],
+        figures: Callable[[], Iterable[RouteFigure]] = lambda: (),
+    ) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "outstation_requests",
@@ -107,9 +135,20 @@ class Metrics:
         self._durations = self._histogram(
             "outstation_request_seconds", "From arrival to the end of an inference request.", DURATION_BUCKETS_S
         )
+        self._attempts = Counter(
+            "outstation_attempts",
+            "Routes that were asked, by how that ended: ok, cancelled, or the code of the error.",
+            ["route", "result"],
+            registry=self.registry,
+        )
+        self._cost = Counter(
+            "outstation_cost_usd", "Money spent at providers, in US dollars.", ["model"], registry=self.registry
+        )
+        self._by_attempt: dict[tuple[str, str], Callable[[], object]] = {}
         self._by_model: dict[str, _Booked] = {}
         self._by_ending: dict[tuple[str, str, str], Callable[[], object]] = {}
         self.registry.register(_ModelCollector(states))
+        self.registry.register(_RouteCollector(figures))
 
     def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, help_text, ["model"], buckets=buckets, registry=self.registry)
@@ -135,8 +174,12 @@ class Metrics:
         if count is None:
             count = self._by_ending[ending] = self._requests.labels(*ending).inc
         count()
+        for route, result, _ in outcome.tried:
+            self._count_attempt(route, result)
         if not model:
             return
+        if outcome.cost_usd:
+            self._cost.labels(model).inc(outcome.cost_usd)
         booked = self._booked(model)
         booked.duration(now - outcome.started)
         if outcome.first_at is not None:
@@ -145,6 +188,12 @@ class Metrics:
             booked.prompt(usage.prompt_tokens)
             booked.cached(usage.cached_tokens)
             booked.completion(usage.completion_tokens)
+
+    def _count_attempt(self, route: str, result: str) -> None:
+        count = self._by_attempt.get((route, result))
+        if count is None:
+            count = self._by_attempt[route, result] = self._attempts.labels(route, result).inc
+        count()
 
     def text(self) -> bytes:
         """The exposition format."""

@@ -33,9 +33,9 @@ def policies_of(config: Config) -> tuple[Policy, ...]:
     return (
         Capability(routing.max_parameters_b),
         privacy_of(config),
+        Order(routing.locality, routing.order),
         availability,
         Budget(budget.site_day, budget.site_month, budget.key_day, budget.key_month, key_budgets(config)),
-        Order(routing.locality, routing.order),
         Capacity(routing.first_token_objective_s, routing.total_objective_s),
         rules_of(config),
     )
@@ -61,6 +61,11 @@ def rules_of(config: Config) -> Rules:
         return compile_rules(config.rules)
     except RuleError as error:
         raise ConfigError(f"{place_of(config, 'rules', error.index, 'when')}: {error.message}") from None
+
+
+def rules_look(config: Config) -> bool:
+    """Whether a rule asks for the data classes of requests, those included that stay on the box."""
+    return any(rule.reads & {"request.data_classes"} for rule in rules_of(config).rules)
 
 
 def check_rules(config: Config, site: Site) -> None:

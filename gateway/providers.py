@@ -17,7 +17,6 @@ from gateway.schemas import settings as schema
 from policies.base import Price, Route
 
 
-
 def provider_settings(config: Config, environ: Mapping[str, str] = os.environ) -> tuple[ProviderSettings, ...]:
     """Every provider of the file, its key read.
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from backends.types import ModelState
 from gateway.audit import Audit
 from gateway.books import Books
 from gateway.config import Config
 from gateway.egress import Boundary
 from gateway.estimates import Estimates
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, RouteFigure
 from gateway.pool import Pool
 from gateway.spending import Spending
+from gateway.state import Site
 
 
 @dataclass(slots=True)
@@ -37,8 +38,42 @@ class Shared:
         self.audit.close()
 
 
-def build_shared(config: Config, states: Callable[[], Iterable[ModelState]]) -> Shared:
+def build_shared(config: Config, site: Callable[[], Site]) -> Shared:
     """Opens nothing yet."""
     books = Books(Spending(time.time), Estimates())
     audit = Audit(config.home / "audit.db", config.audit.keep_days, books.spending.load)
-    return Shared(Metrics(states), audit, books, Boundary(audit))
+
+    def figures() -> Iterable[RouteFigure]:
+        return (*books.estimates.figures(), *_own_figures(audit, books, site()))
+
+    metrics = Metrics(lambda: site().states(), figures)
+    return Shared(metrics, audit, books, Boundary(audit))
+
+
+class Figure(NamedTuple):
+    """A gauge of each route, for `/metrics`."""
+
+    name: str
+    help: str
+    values: tuple[tuple[str, float], ...]
+
+
+def _own_figures(audit: Audit, books: Books, site: Site) -> Iterable[Figure]:
+    remote = [(route.name, site.health(route)) for route in site.routes() if route.location == "remote"]
+    spent = books.spending.spent("")
+    yield Figure(
+        "outstation_route_reachable",
+        "1 while a provider's model can be asked: link, breaker and the operator's switch.",
+        tuple((name, float(not (health.reason or site.offline))) for name, health in remote),
+    )
+    yield Figure(
+        "outstation_route_ttft_seconds",
+        "A provider's time to the first token of late.",
+        tuple((name, health.ttft_s) for name, health in remote if health.ttft_s),
+    )
+    yield Figure(
+        "outstation_audit_healthy", "1 while decisions and departures can be recorded.", (("", audit.healthy),)
+    )
+    yield Figure("outstation_audit_lost", "Decisions that could not be recorded.", (("", audit.lost),))
+    yield Figure("outstation_spent_usd_day", "Spent and reserved today (UTC), in US dollars.", (("", spent.site_day),))
+    yield Figure("outstation_spent_usd_month", "The same of this month.", (("", spent.site_month),))

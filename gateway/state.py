@@ -124,8 +124,8 @@ class Site:
         return Health(*backend.health()) if backend else Health()
 
     def states(self) -> list[ModelState]:
-        """What each model does now."""
-        return [backend.state() for backend in self.backends.values()]
+        """What each model on the box does now."""
+        return list(self.local_states().values())
 
     def not_ready(self) -> list[str]:
         """Why `auto` could not be answered now; empty: it could. A model that loads on first use counts as ready."""

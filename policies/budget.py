@@ -34,22 +34,15 @@ class Budget:
     keys: Mapping[str, Limits] = field(default_factory=dict)
 
     def __call__(self, request: Request, routes: tuple[Route, ...], snapshot: Snapshot) -> Verdict:
-        """Drops with `budget_exhausted`. Says what a paid route costs where a free one might fall into it."""
+        """Drops with `budget_exhausted`."""
         left, setting = self._left(request.key, snapshot)
-        kept: list[Route] = []
-        drops: list[Drop] = []
-        paid, free = "", False
-        for route in routes:
-            cost = snapshot.cost(request, route)
-            if cost > 0 and left is not None and cost > left:
-                drops.append(_drop(route, setting))
-                continue
-            kept.append(route)
-            if cost <= 0:
-                free = True
-            elif not paid:
-                paid = f"{route.name} costs up to ${cost:.4f}"
-        return Verdict(tuple(kept) if drops else routes, tuple(drops), paid if free else "")
+        if left is None:
+            return Verdict(routes)
+        drops = tuple(_drop(route, setting) for route in routes if 0 < snapshot.cost(request, route) > left)
+        if not drops:
+            return Verdict(routes)
+        dropped = {drop.route.name for drop in drops}
+        return Verdict(tuple(route for route in routes if route.name not in dropped), drops)
 
     def _left(self, key: str, snapshot: Snapshot) -> tuple[float | None, str]:
         """US dollars that may still be spent, by the tightest limit, and its name; None: any."""

@@ -144,7 +144,7 @@ def swedish(digits: str) -> bool:
 
 def finnish(text: str) -> bool:
     """Henkilötunnus: DDMMYY, 3 digits, a check character; the sign of the century between them left out."""
-    return _day(int(text[:2]), int(text[2:4])) and _LETTERS_HETU[int(text[:9]) % 31] == text[9]
+    return len(text) == 10 and _day(int(text[:2]), int(text[2:4])) and _LETTERS_HETU[int(text[:9]) % 31] == text[9]
 
 
 def norwegian(digits: str) -> bool:

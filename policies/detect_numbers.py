@@ -37,7 +37,10 @@ _IDS: tuple[tuple[str, Callable[[str], bool]], ...] = (
         r"[1-478](?P<b>[ .-]?)[0-9]{2}(?P=b)[0-9]{2}(?P=b)[0-9][0-9ABab](?P=b)[0-9]{3}(?P=b)[0-9]{3}[ .-]?[0-9]{2}",
         checksums.french_nir,
     ),
-    (r"(?:(?:18|19|20)[0-9]{2}|[0-9]{2})[0-9]{4}[+-][0-9]{4}", lambda text: checksums.swedish(text[-10:])),
+    (
+        r"(?:(?:18|19|20)[0-9]{2}|[0-9]{2})[0-9]{4}[+-][0-9]{4}",
+        lambda text: checksums.swedish(text[-10:]) or checksums.finnish(text),
+    ),
     (r"[0-9]{2}[. ][0-9]{2}[. ][0-9]{2}[ -][0-9]{3}[. -][0-9]{2}", checksums.belgian),
     (r"756(?P<c>[ .-])[0-9]{4}(?P=c)[0-9]{4}(?P=c)[0-9]{2}", checksums.swiss_ahv),
     (r"[0-9]{6}[ -][0-9]{5}", checksums.norwegian),
@@ -76,8 +79,9 @@ _NAMED_SIZES = frozenset(size for shapes, _, _ in _NAMED for size in [shape[0] f
 
 _START = r"(?<![A-Za-z0-9])"
 _AFTER_LETTERS = re.compile(
-    rf"[0-9](?<![0-9.:/,].)(?:(?<={_START}[A-Za-z]{{2}}.)|(?<={_START}[A-Za-z]{{2}}[ -].)|(?<=[Ii][Bb][Aa][Nn][A-Za-z]{{2}}.)"
-    r"|(?<=[A-Za-z]{3}.)|(?<=[A-Za-z]{3} .))[ -]?[0-9]"
+    r"[0-9](?<![0-9.:/,].)(?:"
+    rf"(?:(?<={_START}[A-Za-z]{{2}}.)|(?<={_START}[A-Za-z]{{2}}[ -].)|(?<=[Ii][Bb][Aa][Nn][A-Za-z]{{2}}.))[ -]?[0-9]"
+    r"|(?:(?<=[A-Za-z]{3}.)|(?<=[A-Za-z]{3} .))[0-9L-NP-Vl-np-v][A-EHLMPRSTa-ehlmprst])"
 )
 _ALNUM = re.compile(r"[ .\t\n\-]{0,3}([A-Za-z0-9])")
 _N = "[0-9LMNPQRSTUVlmnpqrstuv]"

@@ -60,7 +60,7 @@ _PASSWORD = (
 )
 _STRONG = ("secret", "token", "key", "credential")
 _IS = re.compile(r"[\"'`*]{0,3}[ \t]{0,4}(?::=|=>|[:=]|\bis\b|\bist\b|\blautet\b|\bes\b|\best\b)[ \t]{0,4}[\"'`*]{0,3}")
-_VALUE = re.compile(r"[^\s\"'`,;<>(){}\[\]\ufffc]{4,512}")
+_VALUE = re.compile(r"[^\s\"'`,;<>(){}\[\]\ufffc]{4,256}")
 _AUTHORIZATION = re.compile(
     r"(?:(?:proxy-)?authorization[\"']?[ \t]{0,4}[:=][ \t]{0,4}[\"']?(?:bearer|basic|token|apikey|digest)?|bearer)"
     r"[ \t]{1,4}"
@@ -104,7 +104,8 @@ def _assigned(text: str, lower: str, word: str, check: Callable[[str], bool]) ->
     while at >= 0:
         if (said := _IS.match(lower, at + len(word))) and (value := _VALUE.match(text, said.end())):
             end = value.end() - (value[0][-1] in ".!?:" and len(value[0]) > 8)
-            if check(text[value.start() : end]):
+            inner = lower[value.start() : end]
+            if f"{word}:" not in inner and f"{word}=" not in inner and check(text[value.start() : end]):
                 yield "secret", value.start(), end
         at = lower.find(word, at + 1)
 

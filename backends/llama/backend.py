@@ -56,6 +56,15 @@ class LlamaBackend:
     def created(self) -> int:
         return self.settings.created
 
+    @property
+    def parameters_b(self) -> float:
+        info = self._read_info()
+        return info.parameters / 1e9 if info else 0.0
+
+    @property
+    def sha256(self) -> str:
+        return self.settings.sha256 or ""
+
     async def start(self) -> None:
         if self.settings.load_at_start:
             await self._supervisor.start()

@@ -85,6 +85,7 @@ def prepare(request: Request) -> dict[str, Any]:
         "messages": [dict(m) for m in request.messages],
         "prompts": list(request.prompts),
         "template_kwargs": dict(request.template_kwargs),
+        "continuation": request.continuation,
     }
 
 

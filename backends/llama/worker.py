@@ -114,7 +114,11 @@ class Preparer:
                 "This model has no chat template, so it cannot chat. Use /v1/completions with a prompt.", param="model"
             )
         text = self._template.render(message["messages"], message["template_kwargs"])
-        return self._model.tokenize(text, special=True, begin=not self._model.starts_with_bos(text))
+        tokens = self._model.tokenize(text, special=True, begin=not self._model.starts_with_bos(text))
+        if said := message.get("continuation"):
+            # Another model's words: whatever they look like, they are text and no control tokens.
+            tokens += self._model.tokenize(said, special=False, begin=False)
+        return tokens
 
     def _completion(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):

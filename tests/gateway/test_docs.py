@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ from fastapi.routing import APIRoute
 from prometheus_client.core import Metric
 from pydantic_core import PydanticUndefined
 
-from backends.types import ModelState
-from gateway.app import build_api
+from backends.fake import FakeBackend
+from gateway.app import build_api, build_app
 from gateway.config import load_config
 from gateway.metrics import Metrics
 from gateway.schemas.settings import FileConfig, Table
@@ -108,7 +109,9 @@ def test_the_documented_file_is_valid(tmp_path):
 
 
 def metric_rows() -> list[str]:
-    families: list[Metric] = list(Metrics(lambda: [ModelState("m", "ready")]).registry.collect())
+    with TemporaryDirectory() as home:
+        config = load_config(environ={"OUTSTATION_HOME": home})
+        families: list[Metric] = list(build_app(config, [FakeBackend()]).shared.metrics.registry.collect())
     suffix = {"counter": "_total"}
     return [f"| `{f.name}{suffix.get(f.type, '')}` | {f.type} | {f.documentation} |" for f in families]
 

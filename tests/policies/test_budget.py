@@ -59,16 +59,6 @@ def test_the_tightest_limit_is_the_reason():
     assert drop.reason == "over key_month"
 
 
-@pytest.mark.parametrize(
-    ("routes", "reason"),
-    [
-        (ROUTES, "acme/paid costs up to $1.0000"),
-        ((FREE, PAID), "acme/paid costs up to $1.0000"),
-        ((PAID,), ""),
-        ((HERE, FREE), ""),
-    ],
-)
-def test_what_a_free_request_may_fall_into_is_said(routes, reason):
-    verdict = Budget()(REQUEST, routes, site())
-    assert verdict.kept is routes
-    assert verdict.reason == reason
+@pytest.mark.parametrize("routes", [ROUTES, (FREE, PAID), (PAID,), (HERE, FREE)])
+def test_without_limits_nothing_changes(routes):
+    assert Budget()(REQUEST, routes, site()).kept is routes

@@ -9,7 +9,7 @@ from backends.errors import DeadlineExceeded, InvalidRequest
 from backends.types import ModelState, Request, Sampling
 from policies.base import Learned, Route, Snapshot, decide
 from policies.capacity import Capacity
-from policies.locality import locality
+from policies.order import Order
 
 HERE, THERE = Route("local/m", "m", context_length=8192), Route("p/x", "p/x", "remote", 8192, provider="p")
 POLICY = Capacity(10.0, 120.0)
@@ -98,9 +98,9 @@ def test_without_a_provider_a_late_answer_waits_here():
 
 
 def test_spilling_never_undoes_a_wish_to_stay_here_and_prefer_local_is_none():
-    policies = (locality, POLICY)
+    policies = (Order(), POLICY)
     assert decide(policies, ask(locality="only_local"), (HERE, THERE), site(BUSY)).routes == (HERE,)
-    assert decide(policies, ask(locality="prefer_local"), (THERE, HERE), site(BUSY)).routes == (THERE, HERE)
+    assert decide(policies, ask(locality="prefer_local"), (HERE, THERE), site(BUSY)).routes == (THERE, HERE)
 
 
 def test_a_remote_route_in_front_needs_no_reason_from_here():
