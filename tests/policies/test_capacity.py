@@ -214,3 +214,11 @@ def test_every_route_is_kept_or_dropped_with_an_answer_for_the_client(routes, on
     late = [route.location for route in plan.routes]
     assert set(plan.estimates) <= {"local/m", "local/n"}
     assert late.count("remote") == sum(1 for route in routes if route.location == "remote")
+
+
+def test_what_decodes_beside_it_is_in_the_way_until_its_end():
+    """A queue gets shorter by the second; sequences that share the steps do not, so waiting a little is no help."""
+    decoding = replace(IDLE, running=3)
+    late = estimate(state=decoding)
+    (drop,) = POLICY(ask(deadline_s=late.total_s - 0.5), (HERE,), site(decoding)).drops
+    assert drop.error.retry_after == pytest.approx(late.total_s)
