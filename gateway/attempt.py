@@ -8,7 +8,7 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 
 from backends.base import Backend
-from backends.errors import BackendError, EngineFailed
+from backends.errors import BackendError, EngineFailed, InvalidRequest
 from backends.types import Chunk, Event, Request, Usage
 from gateway.books import Books
 from gateway.egress import Clearance, Egress
@@ -75,7 +75,7 @@ class Attempt:
         usd = snapshot.cost(self._request, route)
         clearance = works.egress.clear(self._request, route, self._plan.redact, snapshot.data_classes, usd)
         if usd:
-            self._outcome.reasons.append(f"costs up to ${usd:.4f}")
+            self._outcome.reasons.append(f"costs up to ${usd:.4f}" if usd >= 0.0001 else "costs under $0.0001")
             works.books.spending.reserve(self._payment, self._request.key, usd)
         stack.enter_context(works.egress.boundary.open(clearance, route.provider))
         self._outcome.redacted |= clearance.redacted
@@ -115,13 +115,14 @@ class Attempt:
         assert self._outcome.decided is not None
         if usage:
             usd = price.cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
-        elif failure and failure.code in UNPAID:
+        elif failure and (failure.code in UNPAID or isinstance(failure, InvalidRequest)):
             usd = 0.0
         else:
             # Nobody told what it counted. Each delta is at least a token.
             usd = price.cost(self._outcome.decided.snapshot.tokens(self.route), self.deltas)
         self._works.books.spending.settle(self._payment, usd)
-        self._outcome.cost_usd += usd
+        costs = self._outcome.costs
+        costs[self.route.name] = costs.get(self.route.name, 0.0) + usd
 
     def _learn(self, usage: Usage | None, seconds: float) -> None:
         """How long it took, against what was expected. Only of a plan that is fresh: a second attempt comes later."""

@@ -130,7 +130,11 @@ class Dispatcher:
 def _final(error: BackendError) -> bool:
     """Whether no other route could do better: the request itself is wrong. Too long for one model, or not to be shown to
     one provider, says nothing of the next route."""
-    return isinstance(error, InvalidRequest) and not isinstance(error, ContextLengthExceeded | NotSendable)
+    return (
+        isinstance(error, InvalidRequest)
+        and not isinstance(error, NotSendable)
+        and error.code != ContextLengthExceeded.code
+    )
 
 
 async def _from_first(

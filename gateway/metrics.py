@@ -142,7 +142,7 @@ class Metrics:
             registry=self.registry,
         )
         self._cost = Counter(
-            "outstation_cost_usd", "Money spent at providers, in US dollars.", ["model"], registry=self.registry
+            "outstation_cost_usd", "Money spent at providers, in US dollars.", ["route"], registry=self.registry
         )
         self._by_attempt: dict[tuple[str, str], Callable[[], object]] = {}
         self._by_model: dict[str, _Booked] = {}
@@ -176,10 +176,10 @@ class Metrics:
         count()
         for route, result, _ in outcome.tried:
             self._count_attempt(route, result)
+        for route, usd in outcome.costs.items():
+            self._cost.labels(route).inc(usd)
         if not model:
             return
-        if outcome.cost_usd:
-            self._cost.labels(model).inc(outcome.cost_usd)
         booked = self._booked(model)
         booked.duration(now - outcome.started)
         if outcome.first_at is not None:

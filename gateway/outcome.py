@@ -30,6 +30,7 @@ class Outcome:
         finished: choices that have their finish_reason.
         decided: the last plan, with what it was made from.
         last_failure: of the attempt before; the next route is chosen by it.
+        costs: US dollars by the name of the route that they were spent on.
         policy: hash of the policy that decided.
     """
 
@@ -52,7 +53,7 @@ class Outcome:
     decided: Decided | None = None
     tried: list[tuple[str, str, float]] = field(default_factory=list)
     last_failure: BackendError | None = None
-    cost_usd: float = 0.0
+    costs: dict[str, float] = field(default_factory=dict)
     redacted: bool = False
     continued: bool = False
     policy: str = ""
@@ -63,6 +64,11 @@ class Outcome:
     def committed(self) -> bool:
         """Whether the client has seen a part of an answer: from here on, no other route may answer."""
         return self._committed
+
+    @property
+    def cost_usd(self) -> float:
+        """What all attempts cost together."""
+        return sum(self.costs.values())
 
     @property
     def reason(self) -> str:

@@ -172,11 +172,13 @@ def _no_route(drops: Sequence[Drop], failed: Sequence[BackendError]) -> BackendE
     """What to tell the client when nothing is left: first what may pass, the soonest; else the most able route's drop."""
     if failed:
         return failed[0]
-    passing = [drop.error for drop in drops if isinstance(drop.error, Unavailable | Overloaded)]
+    # That a route is elsewhere than asked for says less than why those that are there were dropped.
+    drops_there = [drop for drop in drops if drop.policy != "order"] or drops
+    passing = [drop.error for drop in drops_there if isinstance(drop.error, Unavailable | Overloaded)]
     error = (
         min(passing, key=lambda e: float("inf") if e.retry_after is None else e.retry_after)
         if passing
-        else max(drops, key=lambda drop: drop.route.context_length).error
+        else max(drops_there, key=lambda drop: drop.route.context_length).error
     )
     if len(drops) > 1:
         every = "; ".join(f"{drop.route.name}: {drop.policy}: {drop.reason}" for drop in drops)

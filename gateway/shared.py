@@ -1,4 +1,4 @@
-"""What outlives a reload of the configuration: the books, the audit, the metrics, and the backends that stay the same."""
+"""What outlives a reload of the configuration: books, audit, metrics, and the backends that stay the same."""
 
 from __future__ import annotations
 
