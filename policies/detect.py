@@ -13,7 +13,7 @@ import orjson
 from policies.detect_contacts import addresses, emails, phones
 from policies.detect_custom import compiled, matches
 from policies.detect_numbers import Span, numbers
-from policies.detect_secrets import secrets
+from policies.detect_secrets import named, secrets
 from policies.detect_text import plain
 
 MEDIA = "media"
@@ -26,7 +26,9 @@ NESTED = 8
 """JSON in a string in JSON, so deep is looked into; below, escapes are still read as what they stand for."""
 
 MEDIA_TYPES = frozenset({"image_url", "input_audio", "file", "input_image", "input_file", "video_url", "audio_url"})
-_LITERAL = re.compile(r'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+LITERAL = re.compile(r'(?P<literal>"(?:[^"\\]++|\\.)*+")(?P<colon>\s*:)?', re.DOTALL)
+"""A string of JSON, and the colon that makes it a key."""
+
 _KEY = re.compile(r"[A-Za-z0-9_ .\-]{2,64}")
 _DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]*)*;base64,")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-]{256,}+={0,2}\s*")
@@ -91,8 +93,8 @@ class Detector:
         found: set[str] = set()
         for said in said_in(raw, found):
             found.update(span[0] for span in self._spans(said.text, said.key))
-            for text in literals(said.text):
-                found.update(span[0] for span in self._spans(text, ""))
+            for inner in literals(said.text):
+                found.update(span[0] for span in self._spans(inner.text, inner.key))
         return frozenset(found)
 
     def _spans(self, text: str, key: str) -> list[Span]:
@@ -102,6 +104,8 @@ class Detector:
         spans = [*secrets(seen), *emails(seen), *addresses(seen), *phones(seen), *numbers(seen)]
         for name, regex in self._custom:
             spans.extend(matches(name, regex, seen))
+        if key and named(key, text):
+            spans.append(("secret", len(plain(before).text), len(seen.text)))
         if not spans:
             return spans
         shift = len(before)
@@ -111,25 +115,26 @@ class Detector:
 
 def said_in(raw: Any, opaque: set[str]) -> Iterator[Said]:
     """Every string and whole number of a body. Adds `media` to `opaque` where something cannot be searched."""
-    waiting: list[tuple[Any, str]] = [(raw, "")]
+    waiting: list[tuple[Any, str, bool]] = [(raw, "", False)]
     while waiting:
-        value, key = waiting.pop()
+        value, key, media = waiting.pop()
         if isinstance(value, str):
             if value.startswith("data:") and (head := _DATA_URL.match(value)):
                 opaque.add(MEDIA)
-                value = value[head.end() :]
-            if len(value) < 256 or not _BASE64.fullmatch(value):
+                value, media = value[head.end() :], True
+            if not media or len(value) < 256 or not _BASE64.fullmatch(value):
                 yield Said(value, key)
         elif isinstance(value, Mapping):
             if value.get("type") in MEDIA_TYPES:
                 opaque.add(MEDIA)
+                media = True
             for name, item in value.items():
                 yield Said(name)
-                waiting.append((item, name))
+                waiting.append((item, name, media))
         elif isinstance(value, list | tuple):
             if key == "prompt" and any(not isinstance(item, str) for item in value):
                 opaque.add(MEDIA)
-            waiting.extend((item, key) for item in value)
+            waiting.extend((item, key, media) for item in value)
         elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 10_000_000:
             yield from _whole(abs(value), key)
 
@@ -144,13 +149,19 @@ def is_json(text: str) -> bool:
     return text.lstrip()[:1] in ("{", "[", '"')
 
 
-def literals(text: str, depth: int = 0) -> Iterator[str]:
+def literals(text: str, depth: int = 0) -> Iterator[Said]:
     """What the string literals with escapes stand for in a text that looks like JSON, and the literals in those."""
-    if depth < NESTED and "\\" in text and is_json(text):
-        for match in _LITERAL.finditer(text):
-            if "\\" in match[1] and (inner := decoded(match[0])) is not None:
-                yield inner
-                yield from literals(inner, depth + 1)
+    if depth == NESTED or "\\" not in text or not is_json(text):
+        return
+    key = ""
+    for match in LITERAL.finditer(text):
+        inner = decoded(match["literal"]) if "\\" in match["literal"] else match["literal"][1:-1]
+        if inner is None:
+            continue
+        if "\\" in match["literal"]:
+            yield Said(inner, "" if match["colon"] else key)
+            yield from literals(inner, depth + 1)
+        key = inner if match["colon"] else ""
 
 
 def decoded(literal: str) -> str | None:

@@ -92,6 +92,16 @@ def secrets(plain: Plain) -> Iterator[Span]:
         yield from _authorized(text, lower)
 
 
+def named(key: str, value: str) -> bool:
+    """Whether a whole text, which may hold signs that end a value in prose, is a secret by what it is called."""
+    lower = key.lower()
+    if not 4 <= len(value) <= 256 or any(map(str.isspace, value)):
+        return False
+    return (any(word in lower for word in _PASSWORD) and _password(value)) or (
+        any(word in lower for word in _STRONG) and _random(value)
+    )
+
+
 def _authorized(text: str, lower: str) -> Iterator[Span]:
     for match in _AUTHORIZATION.finditer(lower):
         if (value := _CREDENTIAL.match(text, match.end())) and (_random(value[0]) or match[0][0] != "b"):
@@ -112,7 +122,7 @@ def _assigned(text: str, lower: str, word: str, check: Callable[[str], bool]) ->
 
 def _password(value: str) -> bool:
     """No plain word, which prose has there too: it has a digit, a sign or a capital in its midst."""
-    if len(value) < 4 or _NO_VALUE.fullmatch(value):
+    if len(value) < 4 or "\ufffc" in value or _NO_VALUE.fullmatch(value):
         return False
     odd = any(char.isdigit() or char in "!@#$%^&*+=|~?" for char in value[:-1]) or value[-1].isdigit()
     return odd or (value[1:] != value[1:].lower() and value != value.upper())

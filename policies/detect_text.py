@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -50,9 +49,25 @@ _ESCAPES = (
     r"(?<!\\)\\++(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[nrtbf\"/@._+\-])"
     r"|%(?:40|2[0bBdDeEfF]|3[aA])|&\#(?:[0-9]{1,6}|[xX][0-9A-Fa-f]{1,5});"
 )
-_ODD = re.compile(f"{_ESCAPES}|[{re.escape(''.join(_PLAIN))}]")
-_ODD_ASCII = re.compile(f"{_ESCAPES}|[{re.escape(_CONTROLS)}]")
-_CONTROL = re.compile(f"[{re.escape(_CONTROLS)}]")
+
+
+def _set(first: int, last: int) -> str:
+    """A regular expression for the characters of that range which are not plain, as few ranges as may be."""
+    ranges: list[list[int]] = []
+    for code in sorted(ord(char) for char in _PLAIN if first <= ord(char) <= last):
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return "[" + "".join(f"{re.escape(chr(low))}-{re.escape(chr(high))}" for low, high in ranges) + "]"
+
+
+# A set with characters beyond the 16-bit ones is searched one range after the other, others by a table: kept apart.
+_SETS = {"ascii": _set(0, 127), "bmp": _set(0, 0xFFFF), "all": f"(?:{_set(0, 0xFFFF)}|{_set(0x10000, 0x10FFFF)})"}
+_ODD = {(kind, False): re.compile(chars) for kind, chars in _SETS.items()} | {
+    (kind, True): re.compile(rf"(?:{_ESCAPES}|{chars})") for kind, chars in _SETS.items()
+}
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _LETTERS = {"n": "\n", "r": "\n", "t": " ", "b": " ", "f": " "}
 
 
@@ -85,13 +100,16 @@ class Plain:
 
 def plain(text: str) -> Plain:
     """Makes the text plain. Almost every text already is, and then it is not copied."""
-    odd = _first_odd(text)
-    if odd is None:
+    kind = "ascii" if text.isascii() else "all" if _ASTRAL.search(text) else "bmp"
+    odd = _ODD[kind, "\\" in text or "%" in text or "&#" in text]
+    first = odd.search(text)
+    if first is None:
         return Plain(text, _lower(text))
     parts: list[str] = []
     starts, origins, widths = [0], [0], [1]
     length = 0
-    for start, end, char in _odds(text, odd):
+    for match in odd.finditer(text, first.start()):
+        start, end, char = match.start(), match.end(), _meaning(match[0])
         parts.append(text[origins[-1] : start])
         length += start - origins[-1]
         if char:
@@ -104,24 +122,10 @@ def plain(text: str) -> Plain:
     return Plain(joined, _lower(joined), tuple(starts), tuple(origins), tuple(widths))
 
 
-def _first_odd(text: str) -> re.Match[str] | None:
-    if not text.isascii():
-        return _ODD.search(text)
-    if "\\" in text or "%" in text or "&#" in text:
-        return _ODD_ASCII.search(text)
-    return _CONTROL.search(text)
-
-
 def _piece(starts: list[int], origins: list[int], widths: list[int], start: int, origin: int, width: int) -> None:
     starts.append(start)
     origins.append(origin)
     widths.append(width)
-
-
-def _odds(text: str, first: re.Match[str]) -> Iterator[tuple[int, int, str]]:
-    """Start, end and meaning of every odd character or escape."""
-    for match in (_ODD_ASCII if text.isascii() else _ODD).finditer(text, first.start()):
-        yield match.start(), match.end(), _meaning(match[0])
 
 
 def _meaning(odd: str) -> str:

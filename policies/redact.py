@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from policies.detect import NESTED, Detector, decoded, is_json, said_in
+from policies.detect import LITERAL, NESTED, Detector, decoded, is_json, said_in
 
 DEEPEST = 200
 """Levels of a body; a deeper one is not sent."""
@@ -19,7 +19,6 @@ STRUCTURE = frozenset(
 )
 """Fields in which a placeholder would break the request: a value in one of them cannot be redacted."""
 
-_LITERAL = re.compile(r'"((?:[^"\\]++|\\.)*+)"(?P<is_key>\s*:)?', re.DOTALL)
 PLACEHOLDER = re.compile(r"\[[A-Za-z][A-Za-z0-9_]{0,40}_[0-9]{1,9}\]")
 NEUTRAL = "\ufffc"
 """Stands for a placeholder when the result is searched: nothing can be found in it."""
@@ -127,15 +126,15 @@ class _Redaction:
 
         def literal(match: re.Match[str]) -> str:
             nonlocal key
-            inner = decoded(f'"{match[1]}"')
-            is_key = match["is_key"] is not None
-            name, key = key, (inner or "") if is_key else ""
-            if inner is None or "\\" not in match[1]:
+            old, colon = match["literal"], match["colon"] or ""
+            inner = decoded(old)
+            name, key = key, (inner or "") if colon else ""
+            if inner is None or "\\" not in old:
                 return match[0]
-            new = self.text(inner, "" if is_key else name, depth + 1)
-            return match[0] if new == inner else orjson.dumps(new).decode() + (match["is_key"] or "")
+            new = self.text(inner, "" if colon else name, depth + 1)
+            return match[0] if new == inner else orjson.dumps(new).decode() + colon
 
-        return _LITERAL.sub(literal, text)
+        return LITERAL.sub(literal, text)
 
     def placeholder(self, cls: str, value: str) -> str:
         known = self.placeholders.get((cls, value))

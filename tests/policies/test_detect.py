@@ -159,6 +159,8 @@ def test_a_key_names_the_value_below_it():
         "bob\x00@example.com",
         "bob＠example．com",
         "bob@exa\u00admple.com",
+        "bob@\U000e0041example.com",
+        "\U0001d41bob@example.com",
     ],
 )
 def test_escapes_are_read_as_what_they_stand_for(text):
@@ -203,6 +205,12 @@ def test_the_key_in_a_body_counts_too():
 )
 def test_what_cannot_be_searched_is_a_class_of_its_own(raw):
     assert DETECTOR.classes(raw) == {MEDIA}
+
+
+def test_what_only_looks_like_an_encoded_file_is_searched():
+    assert DETECTOR.classes({"x": "A" * 300 + "/ghp_" + "b3" * 20}) == {"secret"}
+    audio = {"type": "input_audio", "input_audio": {"data": "A" * 300 + "/ghp_" + "b3" * 20, "format": "wav"}}
+    assert DETECTOR.classes({"x": [audio]}) == {MEDIA}
 
 
 def test_an_ordinary_body_has_no_class():

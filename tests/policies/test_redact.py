@@ -64,6 +64,14 @@ def test_tool_arguments_stay_json_and_keep_their_form():
     assert redacted.originals["[EMAIL_1]"] == "bob@example.com"
 
 
+def test_a_secret_with_a_quote_in_it_is_known_by_its_key():
+    raw = message('{"password": "a\\"b1xyz"}')
+    redacted = redact(raw, ALL, DETECTOR)
+    assert redacted.raw["messages"][0]["content"] == '{"password": "[SECRET_1]"}'
+    assert redacted.originals == {"[SECRET_1]": 'a"b1xyz'}
+    assert DETECTOR.classes(raw) == {"secret"}
+
+
 def test_a_key_named_twice_hides_nothing():
     redacted = redact(message('{"a": "bob@example.com", "a": "x"}'), ALL, DETECTOR)
     assert "bob" not in orjson.dumps(redacted.raw).decode()
