@@ -15,7 +15,7 @@ import platformdirs
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.schemas.settings import AccessKey, Config, FileConfig, KeySettings, Table
+from gateway.schemas.settings import AccessKey, Config, FileConfig, KeySettings, PlacedError, Table
 
 __all__ = ["Config", "ConfigError", "check_exposure", "home_dir", "load_config"]
 
@@ -39,8 +39,12 @@ def load_config(
     host: str | None = None,
     port: int | None = None,
     environ: Mapping[str, str] = os.environ,
+    to_serve: bool = True,
 ) -> Config:
     """The configuration from `path`, or from the first file found, or the defaults; `host` and `port` override it.
+
+    Args:
+        to_serve: False reads no key: the configuration is only looked at, perhaps far from the box it is for.
 
     Raises:
         ConfigError: a file that is missing or wrong, a key that cannot be read, or an open port without a key.
@@ -49,7 +53,13 @@ def load_config(
     source = _find(path, home, environ)
     text = _read(source) if source else ""
     config = _parse(text, source, {"host": host, "port": port})
-    access = tuple(_resolve(key, source, environ) for key in config.keys)
+    if not to_serve:
+        return Config(**vars(config), source=source, home=home)
+    lines = line_numbers(text)
+    access = tuple(
+        _resolve(key, _where(source or "", lines, ("keys", index)), source, environ)
+        for index, key in enumerate(config.keys)
+    )
     if environ.get(KEY_VARIABLE):
         access += (AccessKey(name=KEY_VARIABLE, digest=_digest(environ[KEY_VARIABLE])),)
     found = Config(**vars(config), source=source, home=home, access=access)
@@ -88,8 +98,13 @@ def place_of(config: Config, *place: int | str) -> str:
         lines = line_numbers(config.source.read_text(encoding="utf-8")) if config.source else {}
     except (OSError, UnicodeDecodeError):
         lines = {}
+    return f"{_where(config.source or 'outstation.toml', lines, place)}{_dotted(place)}"
+
+
+def _where(source: Path | str, lines: Mapping[Place, int], place: Place) -> str:
+    """`FILE, line N: `; the line of the table around it, if the place has none."""
     line = next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), None)
-    return f"{config.source or 'outstation.toml'}{f', line {line}' if line else ''}: {_dotted(place)}"
+    return f"{source}{f', line {line}' if line else ''}: "
 
 
 def _find(path: Path | None, home: Path, environ: Mapping[str, str]) -> Path | None:
@@ -129,15 +144,17 @@ def _parse(text: str, source: Path | None, overrides: Mapping[str, Any]) -> File
 def _explain(detail: ErrorDetails, source: Path | None, lines: Mapping[Place, int]) -> str:
     """One problem in a sentence: `FILE, line N: server.port: expected …, found …`."""
     place = tuple(part for part in detail["loc"] if part != "[key]")
-    line = lines.get(place)
-    where = f"{source or 'command line'}{f', line {line}' if line else ''}: "
+    if detail["type"] == "value_error" and isinstance(detail["ctx"]["error"], PlacedError):
+        place += detail["ctx"]["error"].place
+    where = _where(source or "command line", lines, place)
     if detail["type"] == "extra_forbidden":
         allowed = sorted(_table_at(place[:-1]).model_fields)
         close = difflib.get_close_matches(str(place[-1]), allowed, n=1)
         hint = f" Did you mean `{close[0]}`?" if close else ""
         return f"{where}unknown key `{_dotted(place)}`.{hint} Allowed here: {', '.join(allowed)}."
     if detail["type"] == "missing":
-        return f"{where}`{_dotted(place)}` is missing."
+        what = _table_at(place[:-1]).model_fields[str(place[-1])].description
+        return f"{where}`{_dotted(place)}` is missing{f': {what}' if what else '.'}"
     if detail["type"] == "value_error":
         return f"{where}{_dotted(place)}: {detail['ctx']['error']}." if place else f"{where}{detail['ctx']['error']}."
     found = "" if place[:1] == ("keys",) else f", found {_shown(detail['input'])}"
@@ -191,7 +208,7 @@ def line_numbers(text: str) -> dict[Place, int]:
     return lines
 
 
-def _resolve(key: KeySettings, source: Path | None, environ: Mapping[str, str]) -> AccessKey:
+def _resolve(key: KeySettings, where: str, source: Path | None, environ: Mapping[str, str]) -> AccessKey:
     if key.sha256:
         return AccessKey(name=key.name, digest=bytes.fromhex(key.sha256))
     if key.env:
@@ -203,9 +220,9 @@ def _resolve(key: KeySettings, source: Path | None, environ: Mapping[str, str]) 
         try:
             secret = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{source}: the key {key.name!r} cannot be read from {path}: {error}.") from error
+            raise ConfigError(f"{where}the key {key.name!r} cannot be read from {path}: {error}.") from error
     if not secret:
-        raise ConfigError(f"{source}: the key {key.name!r} is empty: {origin} holds nothing. Put the key there.")
+        raise ConfigError(f"{where}the key {key.name!r} is empty: {origin} holds nothing. Put the key there.")
     return AccessKey(name=key.name, digest=_digest(secret))
 
 

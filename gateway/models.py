@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,9 @@ from backends.llama.settings import LlamaSettings
 from backends.models.store import LocalModel, Store
 from backends.registry import build
 from backends.types import Sampling
-from gateway.config import Config, ConfigError
-from gateway.schemas.settings import ModelSettings
+from gateway.config import Config, ConfigError, place_of
 from gateway.pool import Pool
+from gateway.schemas.settings import ModelSettings
 from gateway.state import AUTO
 
 log = logging.getLogger("outstation.site")
@@ -43,10 +44,13 @@ def find_pulled(config: Config, pool: Pool, name: str) -> Backend | None:
     if config.models:
         return None
     try:
-        local = Store(config.home).get(name)
+        store = Store(config.home)
+        local = store.get(name)
     except BackendError:
         return None
-    return _pooled(llama_settings(ModelSettings(name=name), local, config), pool)
+    # As the next start would have it, so that a reload finds the same settings and keeps its process.
+    default = default_model(config, [known.name for known in store.list()])
+    return _pooled(llama_settings(ModelSettings(name=name, load=_load(name, default)), local, config), pool)
 
 
 def _pooled(settings: LlamaSettings, pool: Pool) -> Backend:
@@ -62,7 +66,7 @@ def default_model(config: Config, names: Sequence[str]) -> str:
 
 
 def check_names(config: Config, names: Sequence[str], remote: Sequence[str] = ()) -> None:
-    """Refuses a default or an alias that leads nowhere. On a box without models, anything may still come.
+    """Refuses a default or an alias that leads nowhere. On a box without models, any may still come.
 
     Args:
         names, remote: what is served here, and by providers.
@@ -70,15 +74,31 @@ def check_names(config: Config, names: Sequence[str], remote: Sequence[str] = ()
     Raises:
         ConfigError: names it, and what there is.
     """
-    wanted = {f'aliases."{alias}"': target for alias, target in config.aliases.items()}
+    default = config.routing.default
+    if default in remote:
+        raise ConfigError(
+            f"{place_of(config, 'routing', 'default')}: {default!r} is a provider's model. The default is one on the "
+            f"box; to go to providers first, set `routing.locality` and the models' `quality`."
+        )
     if "default" in config.routing.model_fields_set:
-        wanted["routing.default"] = config.routing.default
-    for place, target in wanted.items():
-        if target in remote and place != "routing.default":
-            continue
-        if (names or "/" in target) and target not in names and not (target == AUTO and place != "routing.default"):
-            there = ", ".join([*names, *remote])
-            raise ConfigError(f"{config.source}: {place}: there is no model {target!r} here, only {there}.")
+        _must_be_there(default, names, place_of(config, "routing", "default"))
+    for alias, target in config.aliases.items():
+        if target != AUTO and target not in remote:
+            place = place_of(config, "aliases", alias)
+            _must_be_there(target.removeprefix("local/"), names, place, [*names, *remote, AUTO])
+
+
+def _must_be_there(name: str, names: Sequence[str], place: str, known: Sequence[str] = ()) -> None:
+    if name in names or not (names or "/" in name):
+        return
+    raise ConfigError(f"{place}: there is no model {name!r} here{did_you_mean(name, known or names)}")
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about a name that is not there: all that are, and the likeliest one."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f", only {', '.join(known)}.{hint}" if known else "."
 
 
 def model_aliases(config: Config) -> dict[str, str]:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 
 from gateway.config import Config, ConfigError, place_of
+from gateway.models import did_you_mean
 from gateway.state import Site
 from policies.availability import availability
 from policies.base import Policy
 from policies.budget import Budget
 from policies.capability import Capability
 from policies.capacity import Capacity
-from policies.detect import Detector
+from policies.detect import MEDIA, Detector
 from policies.order import Order
 from policies.privacy import Privacy
 from policies.rules import RuleError, Rules, compile_rules
 
 DECISIVE = frozenset({"routing", "providers", "privacy", "budget", "rules", "aliases"})
 """The tables that decide a route. How a provider is reached, and with which key, does not."""
+CLOSE = 0.8
+"""How alike two names must be (difflib's ratio) for one to be taken for a slip in the other."""
 
 
 def policies_of(config: Config) -> tuple[Policy, ...]:
@@ -50,9 +54,34 @@ def detector_of(config: Config) -> Detector:
 
 
 def privacy_of(config: Config) -> Privacy:
-    """What each provider may see."""
+    """What each provider may see. Raises `ConfigError` for a data class that looks misspelt."""
     rules = {provider.name: provider.data for provider in config.providers}
-    return Privacy(rules, config.privacy.default, detector_of(config).findable)
+    findable = detector_of(config).findable
+    check_classes(config, findable | {MEDIA})
+    return Privacy(rules, config.privacy.default, findable)
+
+
+def check_classes(config: Config, found: frozenset[str]) -> None:
+    """Refuses a data class that nothing finds and nobody declares, but whose name is close to one that is there: it
+    would be a rule that never holds. Any other is one that only requests declare, such as `health`.
+
+    Raises:
+        ConfigError: says which may have been meant.
+    """
+    ruled = {name for row in config.providers for name in row.data} - {"default"}
+    declared = {name for key in config.keys for name in key.data_classes}
+    places = [(("keys", i, "data_classes"), n) for i, key in enumerate(config.keys) for n in key.data_classes]
+    places += [(("providers", i, "data"), n) for i, row in enumerate(config.providers) for n in row.data]
+    for place, name in places:
+        if name in found or (name in ruled and name in declared) or name == "default":
+            continue
+        others = (found | ruled | declared | {"default"}) - {name, MEDIA}  # `medical` is no slip
+        if close := difflib.get_close_matches(name, sorted(others), n=1, cutoff=CLOSE):
+            raise ConfigError(
+                f"{place_of(config, *place)}: no data class {name!r} is found in a text, and no key declares it. "
+                f"Did you mean {close[0]!r}? A class of your own needs a name that is less like it, or an entry in "
+                f"`[privacy] custom`."
+            )
 
 
 def rules_of(config: Config) -> Rules:
@@ -70,12 +99,17 @@ def rules_look(config: Config) -> bool:
 
 def check_rules(config: Config, site: Site) -> None:
     """Refuses a rule that names a route which does not exist. Raises `ConfigError`."""
-    there = [route.name for route in site.routes()]
+    check_rule_routes(config, [route.name for route in site.routes()])
+
+
+def check_rule_routes(config: Config, there: Sequence[str]) -> None:
+    """The same for these routes. On a box without models, any may still come."""
+    any_local = not any(name.startswith("local/") for name in there)
     for index, rule in enumerate(config.rules):
         for name in rule.routes:
-            if there and name not in there:
+            if name not in there and not (any_local and name.startswith("local/")):
                 place = place_of(config, "rules", index, "routes")
-                raise ConfigError(f"{place}: there is no route {name!r}, only {', '.join(there)}.")
+                raise ConfigError(f"{place}: there is no route {name!r}{did_you_mean(name, there)}")
 
 
 def key_budgets(config: Config) -> Mapping[str, tuple[float | None, float | None]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from backends.base import Backend
 from backends.registry import build_openai
 from backends.remote.settings import Prices, ProviderSettings, RemoteModel
-from gateway.config import Config, ConfigError
+from gateway.config import Config, ConfigError, place_of
 from gateway.egress import Boundary
 from gateway.pool import Pool
 from gateway.schemas import settings as schema
@@ -23,7 +23,7 @@ def provider_settings(config: Config, environ: Mapping[str, str] = os.environ) -
     Raises:
         ConfigError: a key that is not where the file says.
     """
-    return tuple(_provider(row, config, environ) for row in config.providers)
+    return tuple(_provider(row, _key(index, row, config, environ)) for index, row in enumerate(config.providers))
 
 
 def build_remote(config: Config, pool: Pool, boundary: Boundary) -> list[tuple[Route, Backend]]:
@@ -67,12 +67,12 @@ def provider_aliases(config: Config) -> dict[str, str]:
     }
 
 
-def _provider(row: schema.ProviderSettings, config: Config, environ: Mapping[str, str]) -> ProviderSettings:
+def _provider(row: schema.ProviderSettings, key: str) -> ProviderSettings:
     return ProviderSettings(
         name=row.name,
         base_urls=tuple(row.base_url),
         models=tuple(_model(model) for model in row.models),
-        key=_key(row, config, environ),
+        key=key,
         connect_timeout_s=row.connect_timeout_s,
         first_token_timeout_s=row.first_token_timeout_s,
         idle_timeout_s=row.idle_timeout_s,
@@ -91,25 +91,25 @@ def _model(row: schema.ProviderModelSettings) -> RemoteModel:
     )
 
 
-def _key(row: schema.ProviderSettings, config: Config, environ: Mapping[str, str]) -> str:
+def _key(index: int, row: schema.ProviderSettings, config: Config, environ: Mapping[str, str]) -> str:
     if row.key_env:
-        key, origin = environ.get(row.key_env, "").strip(), f"the environment variable {row.key_env}"
+        key, place, origin = environ.get(row.key_env, "").strip(), "key_env", f"the environment variable {row.key_env}"
     elif row.key_file:
         path = Path(row.key_file).expanduser()
         path = path if path.is_absolute() or config.source is None else config.source.parent / path
-        origin = str(path)
+        place, origin = "key_file", f"the file {path}"
         try:
             key = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            where = place_of(config, "providers", index, place)
             raise ConfigError(
-                f"{config.source}: the key of the provider {row.name!r} cannot be read from {path}: {reason}."
+                f"{where}: the key of the provider {row.name!r} cannot be read from {path}: {reason}. Put it there."
             ) from None
     else:
         return ""
     if not key or not key.isascii() or any(c.isspace() for c in key):
-        raise ConfigError(
-            f"{config.source}: the key of the provider {row.name!r} is {'empty' if not key else 'not a key'}: "
-            f"look at {origin}."
-        )
+        where = place_of(config, "providers", index, place)
+        wrong = f"{origin} holds nothing" if not key else f"what {origin} holds is no key"
+        raise ConfigError(f"{where}: {wrong}. Put the key of the provider {row.name!r} there.")
     return key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -24,6 +25,14 @@ BaseURLs = Annotated[
 DataAction = Literal["allow", "redact", "deny"]
 DataRules = dict[ClassName, DataAction]
 Capability = Literal["vision", "audio", "files", "tools", "structured_output", "audio_output", "web_search", "logprobs"]
+
+
+class PlacedError(ValueError):
+    """Something wrong between tables, with its place: `("rules", 1, "name")`."""
+
+    def __init__(self, message: str, *place: int | str) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class Table(BaseModel):
@@ -218,6 +227,13 @@ class ProviderSettings(Table):
     total_timeout_s: Positive = Field(default=300.0, description="Longest answer.")
     models: tuple[ProviderModelSettings, ...] = Field(min_length=1, strict=False, description="See below.")
 
+    @field_validator("name")
+    @classmethod
+    def _not_local(cls, name: str) -> str:
+        if name in ("local", "auto"):
+            raise ValueError(f"{name!r} is built in: give the provider another name")
+        return name
+
     @field_validator("base_url")
     @classmethod
     def _urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
@@ -317,12 +333,33 @@ class FileConfig(Table):
 
     @model_validator(mode="after")
     def _names_once(self) -> FileConfig:
-        names = [model.name for model in self.models]
-        names += [alias for model in self.models for alias in model.aliases] + list(self.aliases) + ["auto"]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"the model name or alias {twice[0]!r} is given twice (`auto` is built in)")
+        for table in ("keys", "providers", "rules"):
+            names: set[str] = set()
+            for index, row in enumerate(getattr(self, table)):
+                if row.name in names:
+                    raise PlacedError(f"the name {row.name!r} is given twice", table, index, "name")
+                names.add(row.name)
+        served: set[str] = {"auto"}
+        for name, place in self._served():
+            if name in served:
+                raise PlacedError(f"the model name or alias {name!r} is given twice (`auto` is built in)", *place)
+            served.add(name)
         return self
+
+    def _served(self) -> Iterator[tuple[str, tuple[int | str, ...]]]:
+        """Every name that a client may ask for, and where it is given."""
+        for index, model in enumerate(self.models):
+            yield model.name, ("models", index, "name")
+            yield f"local/{model.name}", ("models", index, "name")
+            for alias in model.aliases:
+                yield alias, ("models", index, "aliases")
+        for index, provider in enumerate(self.providers):
+            for number, remote in enumerate(provider.models):
+                yield f"{provider.name}/{remote.name}", ("providers", index, "models", number, "name")
+                for alias in remote.aliases:
+                    yield alias, ("providers", index, "models", number, "aliases")
+        for alias in self.aliases:
+            yield alias, ("aliases", alias)
 
 
 class AccessKey(Table):
