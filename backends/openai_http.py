@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import httpx2
 
@@ -16,7 +16,7 @@ from backends.remote.events import EventReader, EventTooLargeError
 from backends.remote.provider import Endpoint, Provider, StoppedAtBoundaryError
 from backends.remote.settings import RemoteModel
 from backends.remote.transport import Body
-from backends.types import Event, ModelState, PromptCount, Request
+from backends.types import Chunk, Event, ModelState, PromptCount, Request
 
 PATHS = {"chat": "chat/completions", "completion": "completions"}
 MAX_BODY_BYTES = 64 << 20
@@ -41,6 +41,13 @@ class Pace:
         """So many tokens came within `seconds`."""
         if tokens > 0 and seconds > 0:
             self.tokens_per_s += (tokens / seconds - self.tokens_per_s) * (NEWEST if self.tokens_per_s else 1)
+
+
+class _Streamed(NamedTuple):
+    """An answer that has begun: its bytes, and when it was asked for (the loop's time)."""
+
+    body: Body
+    started: float
 
 
 class OpenAIBackend:
@@ -99,7 +106,13 @@ class OpenAIBackend:
                 continue
             begun = settled = False
             try:
-                async with aclosing(self._answer(endpoint, request, body)) as events:
+                answer = await self._ask(endpoint, request, body)
+                if isinstance(answer, list):
+                    settled = begun = True
+                    for event in answer:
+                        yield event
+                    return
+                async with aclosing(self._stream(answer, endpoint, request, len(body))) as events:
                     async for event in events:
                         begun = settled = True
                         yield event
@@ -120,30 +133,25 @@ class OpenAIBackend:
             f"The provider {self.provider.name} cannot be asked now: {reason}.", code="provider_down", retry_after=wait
         )
 
-    async def _answer(self, endpoint: Endpoint, request: Request, body: bytes) -> AsyncGenerator[Event, None]:
-        """One endpoint's answer. Closing the generator closes the connection."""
+    async def _ask(self, endpoint: Endpoint, request: Request, body: bytes) -> list[Event] | _Streamed:
+        """Sends to one endpoint. Returns a whole answer's events, or a stream that has begun: the caller's to close."""
         started = asyncio.get_running_loop().time()
         response = await self._head(endpoint, request, body)
-        stream = cast("Body", response.stream)
+        stream, streams = cast("Body", response.stream), False
         try:
             if response.status_code != 200:
                 raise await self._refused(response, stream)
-            if not request.stream or response.headers.get("content-type", "").startswith("application/json"):
+            whole = not request.stream or response.headers.get("content-type", "").startswith("application/json")
+            if whole:
                 data = await self._read(stream, MAX_BODY_BYTES, started + self.provider.settings.total_timeout_s)
-                for event in self._whole(request, endpoint, data, len(body), started):
-                    yield event
-                return
-            async with aclosing(self._stream(stream, endpoint, request, started, len(body))) as events:
-                async for event in events:
-                    yield event
-        except EventTooLargeError as error:
-            raise self._broke(error) from error
-        except httpx2.ReadTimeout:
-            raise self._late("stopped sending") from None
-        except httpx2.TransportError as error:
-            raise self._broke(error) from error
+                return self._whole(request, endpoint, data, len(body), started)
+            streams = True
+            return _Streamed(stream, started)
+        except (EventTooLargeError, httpx2.TransportError) as error:
+            raise self._cut(error) from error
         finally:
-            await stream.aclose()
+            if not streams:
+                await stream.aclose()
 
     def _first_s(self, request: Request) -> float:
         """Patience until the first byte. The head of a whole answer comes when all of it was computed."""
@@ -182,45 +190,58 @@ class OpenAIBackend:
         return [*chunks, usage]
 
     async def _stream(
-        self, stream: Body, endpoint: Endpoint, request: Request, started: float, request_bytes: int
+        self, streamed: _Streamed, endpoint: Endpoint, request: Request, request_bytes: int
     ) -> AsyncGenerator[Event, None]:
+        """What a stream says. Closing the generator closes the connection."""
         settings, name, now = self.provider.settings, self.provider.name, asyncio.get_running_loop().time
+        stream, started = streamed
         ends, patient_until = started + settings.total_timeout_s, started + settings.first_token_timeout_s
         reader, pace = EventReader(), self._paces[endpoint.base_url]
         open_choices, counted = set(range(request.choices)), b""
         first_at, said, n_deltas, done = 0.0, 0, 0, False
-        while not done:
-            if first_at:
-                patient_until = now() + settings.idle_timeout_s
-            data = await stream.read(min(ends, patient_until))
-            events = reader.feed(data) if data else [last] if (last := reader.end()) else []
-            done = not data
-            for event in events:
-                if event == b"[DONE]":
-                    done = True
-                    break
-                payload = self._parsed(event)
-                if payload.get("usage"):
-                    counted = event
-                for chunk in answers.deltas(payload, name):
-                    if not first_at:
-                        first_at = now()
-                        endpoint.breaker.succeeded()
-                        pace.began(first_at - started)
-                    if chunk.index not in open_choices:
-                        if chunk.text or not 0 <= chunk.index < request.choices:
-                            raise answers.strange(name, f"a delta of choice {chunk.index}, which is not open")
-                        continue  # an afterthought of no consequence
-                    if chunk.finish_reason:
-                        open_choices.discard(chunk.index)
-                    said, n_deltas = said + len(chunk.text), n_deltas + 1
-                    yield chunk
-        if open_choices:
-            raise self._broke(None)
-        stream.finish()
+        try:
+            while not done:
+                if first_at:
+                    patient_until = now() + settings.idle_timeout_s
+                data = await stream.read(min(ends, patient_until))
+                events = reader.feed(data) if data else [last] if (last := reader.end()) else []
+                done = not data
+                for event in events:
+                    if event == b"[DONE]":
+                        done = True
+                        break
+                    payload = self._parsed(event)
+                    if payload.get("usage"):
+                        counted = event
+                    for chunk in answers.deltas(payload, name):
+                        if not first_at:
+                            first_at = now()
+                            endpoint.breaker.succeeded()
+                            pace.began(first_at - started)
+                        if not self._belongs(chunk, open_choices, request):
+                            continue
+                        said, n_deltas = said + len(chunk.text), n_deltas + 1
+                        yield chunk
+            if open_choices:
+                raise self._broke(None)
+            stream.finish()
+        except (EventTooLargeError, httpx2.TransportError) as error:
+            raise self._cut(error) from error
+        finally:
+            await stream.aclose()
         usage = answers.usage(self._parsed(counted), name) if counted else None
         pace.ended((usage.completion_tokens if usage else n_deltas) - 1, now() - first_at)
         yield usage or answers.guessed(request_bytes, said)
+
+    def _belongs(self, chunk: Chunk, open_choices: set[int], request: Request) -> bool:
+        """Whether the delta is of an open choice; closes it with its last one. False: an afterthought that says nothing."""
+        if chunk.index not in open_choices:
+            if chunk.text or not 0 <= chunk.index < request.choices:
+                raise answers.strange(self.provider.name, f"a delta of choice {chunk.index}, which is not open")
+            return False
+        if chunk.finish_reason:
+            open_choices.discard(chunk.index)
+        return True
 
     async def _refused(self, response: httpx2.Response, stream: Body) -> BackendError:
         until = asyncio.get_running_loop().time() + min(ERROR_BODY_S, self.provider.settings.idle_timeout_s)
@@ -257,6 +278,10 @@ class OpenAIBackend:
     def _late(self, what: str) -> BackendError:
         message = f"The provider {self.provider.name} {what}."
         return DeadlineExceeded(message, code="provider_timeout", retry_after=5)
+
+    def _cut(self, error: Exception) -> BackendError:
+        """What went wrong with the connection, in our words."""
+        return self._late("stopped sending") if isinstance(error, httpx2.ReadTimeout) else self._broke(error)
 
     def _broke(self, error: Exception | None) -> BackendError:
         why = type(error).__name__ if error else "no finish_reason"

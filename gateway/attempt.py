@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 
 from backends.base import Backend
-from backends.errors import BackendError, EngineFailed, InvalidRequest
+from backends.errors import BackendError, DeadlineExceeded, EngineFailed, InvalidRequest
 from backends.types import Chunk, Event, Request, Usage
 from gateway.books import Books
 from gateway.egress import Clearance, Egress
@@ -43,8 +44,12 @@ class Attempt:
         self._plan = plan
         self._outcome = outcome
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """Chunks, and last the usage. Raises `BackendError`s; whatever happens, what it cost is booked once."""
+    async def events(self, patience_s: float | None = None) -> AsyncGenerator[Event, None]:
+        """Chunks, and last the usage. Raises `BackendError`s; whatever happens, what it cost is booked once.
+
+        Args:
+            patience_s: seconds until the first one, after which another route gets its turn.
+        """
         self._outcome.begin(self.route)
         began = time.monotonic()
         usage: Usage | None = None
@@ -52,7 +57,10 @@ class Attempt:
         with ExitStack() as stack:
             sent = self._cleared(stack)
             try:
-                async with aclosing(self._works.backends[self.route.model].generate(sent.request)) as events:
+                source = self._works.backends[self.route.model].generate(sent.request)
+                if patience_s is not None:
+                    source = _impatient(source, patience_s)
+                async with aclosing(source) as events:
                     async for raw in events:
                         event = sent.restore(raw)
                         self._saw(event)
@@ -137,6 +145,20 @@ class Attempt:
             estimates.observe(name, predicted, ttft_s, seconds, tokens, limit, under)
         elif predicted:
             estimates.broke_off(name, predicted, seconds, began=first_at is not None, under=under)
+
+
+async def _impatient(events: AsyncGenerator[Event, None], patience_s: float) -> AsyncGenerator[Event, None]:
+    """The events, if the first one comes in time."""
+    async with aclosing(events):
+        try:
+            async with asyncio.timeout(patience_s):
+                first = await anext(events)
+        except TimeoutError:
+            message = f"No first token within {patience_s:.3g} s, and another route had to get its turn."
+            raise DeadlineExceeded(message, code="first_token_timeout", retry_after=5) from None
+        yield first
+        async for event in events:
+            yield event
 
 
 async def continuation(

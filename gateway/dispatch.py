@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from backends.errors import (
     BackendError,
     ContextLengthExceeded,
-    DeadlineExceeded,
     EngineFailed,
     InvalidRequest,
     Overloaded,
@@ -54,13 +53,21 @@ class Dispatcher:
         """
         self._works.books.retries.earn()
         plan = (await self.planner.decide(request, outcome)).plan
-        failure: BackendError | None = None
-        async for route in self._routes(request, plan, outcome):
+        turns = _Turns(plan.routes)
+        while (route := turns.next()) is not None or await self._another_round(request, turns, outcome):
+            if route is None or not self._may_try(request, route, outcome):
+                continue
             attempt = Attempt(self._works, request, route, plan, outcome)
-            patience = self._patience(request, plan, route, outcome)
+            patience_s = self._patience(request, plan, route, outcome)
             try:
-                async with aclosing(_from_first(attempt.events(), patience, whole=not request.stream)) as events:
-                    async for event in events:
+                if request.stream:
+                    async with aclosing(attempt.events(patience_s)) as events:
+                        async for event in events:
+                            yield event
+                else:
+                    # A client that gets one body has seen nothing before its end, so a route that breaks off in the
+                    # middle can still be replaced.
+                    for event in [event async for event in attempt.events(patience_s)]:
                         yield event
                 return
             except BackendError as error:
@@ -68,45 +75,39 @@ class Dispatcher:
                 follower = self._continues(request, plan, attempt, outcome) if outcome.committed else None
                 if _final(error) or (outcome.committed and follower is None):
                     raise
-                failure = error
             if follower is not None:
                 async with aclosing(continuation(self._works, request, attempt, follower, outcome)) as events:
                     async for event in events:
                         yield event
                 return
-        raise failure or EngineFailed("No route was attempted.")
+        raise outcome.last_failure or EngineFailed("No route was attempted.")
 
-    async def _routes(self, request: Request, plan: Plan, outcome: Outcome) -> AsyncIterator[Route]:
-        """The plan's routes in order; then, if the retry budget allows, the providers once more after a pause. Each but
-        the first is checked again by every policy: the site may have changed since."""
-        for round_ in range(ROUNDS):
-            for route in plan.routes:
-                if round_ and route.location == "local":
-                    continue
-                before, error = outcome.route, outcome.last_failure
-                if error is None or before is None:
-                    yield route
-                elif may_follow(error, before, route) and self._still(request, route, outcome):
-                    yield route
-            if round_ + 1 < ROUNDS and not await self._pause(request, plan, outcome, round_):
-                return
+    def _may_try(self, request: Request, route: Route, outcome: Outcome) -> bool:
+        """The first route, at once; any further one if it makes sense after that failure, and if every policy still
+        allows it: the site may have changed since."""
+        error, before = outcome.last_failure, outcome.route
+        if error is None or before is None:
+            return True
+        return may_follow(error, before, route) and self._still(request, route, outcome)
 
     def _still(self, request: Request, route: Route, outcome: Outcome) -> bool:
         now = self.planner.again(request, route, outcome)
         outcome.reasons += [f"not {drop.route.name} ({drop.policy}: {drop.reason})" for drop in now.drops]
         return bool(now.routes)
 
-    async def _pause(self, request: Request, plan: Plan, outcome: Outcome, round_: int) -> bool:
-        """Waits before another round, with jitter, as long as the provider asked for. False: it is not worth it."""
+    async def _another_round(self, request: Request, turns: _Turns, outcome: Outcome) -> bool:
+        """Waits before the providers are asked once more, with jitter, as long as the last one asked for. False: it is
+        not worth it, or the retry budget is used up."""
         error = outcome.last_failure
-        if not isinstance(error, Unavailable | Overloaded) or all(r.location == "local" for r in plan.routes):
+        if not isinstance(error, Unavailable | Overloaded) or not turns.providers or turns.rounds >= ROUNDS:
             return False
-        pause_s = max(BACKOFF_S * 2**round_ * random.uniform(0.5, 1.5), error.retry_after or 0.0)
+        pause_s = max(BACKOFF_S * 2 ** (turns.rounds - 1) * random.uniform(0.5, 1.5), error.retry_after or 0.0)
         left_s = outcome.started + self.bound_s(request) - time.monotonic()
         if pause_s > min(LONGEST_PAUSE_S, left_s / 2) or not self._works.books.retries.take():
             return False
         outcome.reasons.append(f"again after {pause_s:.2f} s")
         await asyncio.sleep(pause_s)
+        turns.begin()
         return True
 
     def _patience(self, request: Request, plan: Plan, route: Route, outcome: Outcome) -> float | None:
@@ -137,25 +138,18 @@ def _final(error: BackendError) -> bool:
     )
 
 
-async def _from_first(
-    events: AsyncGenerator[Event, None], patience_s: float | None, *, whole: bool
-) -> AsyncGenerator[Event, None]:
-    """The events, the first within `patience_s`. With `whole`, none before the last is there: a client that gets one
-    body has seen nothing yet, so a route that breaks off can still be replaced."""
-    async with aclosing(events):
-        try:
-            async with asyncio.timeout(patience_s):
-                first = await anext(events)
-        except TimeoutError:
-            message = f"No first token within {patience_s:.3g} s, and another route had to get its turn."
-            raise DeadlineExceeded(message, code="first_token_timeout", retry_after=5) from None
-        if whole:
-            kept = [first]
-            async for event in events:
-                kept.append(event)
-            for event in kept:
-                yield event
-            return
-        yield first
-        async for event in events:
-            yield event
+class _Turns:
+    """Whose turn it is: the plan's routes in order, then, in a further round, the providers' alone."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.rounds = 1
+        self.providers = [route for route in routes if route.location == "remote"]
+        self._left = iter(routes)
+
+    def next(self) -> Route | None:
+        return next(self._left, None)
+
+    def begin(self) -> None:
+        """Another round."""
+        self.rounds += 1
+        self._left = iter(self.providers)

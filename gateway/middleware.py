@@ -8,7 +8,6 @@ import hmac
 import ipaddress
 import logging
 import re
-import secrets
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.errors import BackendError
 from gateway.errors import InternalError, RefusedError, error_body, error_headers, kind_of, stopping
-from gateway.outcome import Outcome
+from gateway.outcome import Outcome, new_id
 from gateway.record import decision_of
 from gateway.schemas.settings import AccessKey, ServerSettings
 from gateway.shared import Shared
@@ -91,7 +90,7 @@ class Recorder:
         if given and given not in self._running and SANE_ID.fullmatch(given):
             request_id = given
         else:
-            request_id = f"req_{secrets.token_hex(12)}"
+            request_id = f"req_{new_id()}"
         self._running.add(request_id)
         return request_id
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,14 @@ from policies.base import Route
 
 if TYPE_CHECKING:
     from gateway.planning import Decided
+
+_random = random.Random()  # seeded by the system; an id has to be unlike others, not hard to guess
+
+
+def new_id() -> str:
+    """24 hex digits."""
+    return f"{_random.getrandbits(96):024x}"
+
 
 Ending = Literal["success", "error", "cancelled"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from backends.errors import BackendError, DeadlineExceeded, Overloaded, Unavailable
@@ -65,11 +65,11 @@ class Planner:
         """
         candidates, how = self._site.resolve(request.model)
         outcome.reasons.append(how)
-        base = self._snapshot(request, candidates)
+        known = self._known(request, candidates)
         counts: dict[str, PromptCount] = {}
         failed: list[BackendError] = []
         while True:
-            snapshot = self._with(base, counts, outcome)
+            snapshot = self._snapshot(request, known, counts, outcome)
             plan = decide(self._policies, request, candidates, snapshot)
             outcome.decided = Decided(plan, candidates, snapshot, counts)
             if not plan.routes:
@@ -96,8 +96,8 @@ class Planner:
         what was counted stays."""
         assert outcome.decided is not None
         before = outcome.decided.snapshot
-        now = self._snapshot(request, (route,), scanned=(before.data_classes, before.scan_failed))
-        snapshot = self._with(now, outcome.decided.counts, outcome)
+        now = self._known(request, (route,), scanned=(before.data_classes, before.scan_failed))
+        snapshot = self._snapshot(request, now, outcome.decided.counts, outcome)
         return decide(self._policies, request, (route,), snapshot)
 
     def _worth_counting(
@@ -112,34 +112,37 @@ class Planner:
         ready = self._site.backends[front.model].state().status == "ready"
         return ready or not any(route.location == "remote" for route in candidates)
 
-    def _snapshot(
+    def _known(
         self, request: Request, candidates: Sequence[Route], scanned: tuple[frozenset[str], bool] | None = None
-    ) -> Snapshot:
+    ) -> dict[str, Any]:
+        """What a snapshot holds, whatever will have been counted by then."""
         remote = [route for route in candidates if route.location == "remote"]
         states = self._site.local_states()
         if scanned is None:
-            scanned = self._egress.look(request) if remote or self._always_looks else (request.declared, False)
-        return Snapshot(
-            states=states,
-            estimated_tokens=estimated_tokens(request),
-            learned={name: self._books.estimates.learned(name) for name in states},
-            health={route.name: self._site.health(route) for route in remote},
-            offline=self._site.offline,
-            data_classes=scanned[0],
-            scan_failed=scanned[1],
-            spent=self._books.spending.spent(request.key),
-            completion_tokens=self._books.completion_tokens,
-            sticky=self._books.asked_by(request) if len(candidates) > 1 else "",
-            at=self._wall_clock(),
-        )
+            looks = remote or self._always_looks
+            scanned = self._egress.look(request) if looks else (request.declared, False)
+        return {
+            "states": states,
+            "learned": {name: self._books.estimates.learned(name) for name in states},
+            "health": {route.name: self._site.health(route) for route in remote},
+            "offline": self._site.offline,
+            "data_classes": scanned[0],
+            "scan_failed": scanned[1],
+            "spent": self._books.spending.spent(request.key),
+            "completion_tokens": self._books.completion_tokens,
+            "sticky": self._books.asked_by(request) if len(candidates) > 1 else "",
+            "at": self._wall_clock(),
+        }
 
-    def _with(self, base: Snapshot, counts: Mapping[str, PromptCount], outcome: Outcome) -> Snapshot:
-        return replace(
-            base,
+    def _snapshot(
+        self, request: Request, known: dict[str, Any], counts: Mapping[str, PromptCount], outcome: Outcome
+    ) -> Snapshot:
+        return Snapshot(
+            **known,
             prompt_tokens={name: count.tokens for name, count in counts.items()},
             cached_tokens={name: count.cached for name, count in counts.items()},
             # Another model's exact count is a better guess than the number of bytes.
-            estimated_tokens=max((count.tokens for count in counts.values()), default=base.estimated_tokens),
+            estimated_tokens=max((count.tokens for count in counts.values()), default=0) or estimated_tokens(request),
             elapsed_s=self._clock() - outcome.started,
         )
 

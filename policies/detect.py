@@ -6,7 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -29,6 +29,13 @@ MEDIA_TYPES = frozenset({"image_url", "input_audio", "file", "input_image", "inp
 LITERAL = re.compile(r'(?P<literal>"(?:[^"\\]++|\\.)*+")(?P<colon>\s*:)?', re.DOTALL)
 """A string of JSON, and the colon that makes it a key."""
 
+NAME = "\0"
+"""What a name in a body stands under: no name of its own."""
+
+STRUCTURAL = frozenset({NAME, "role", "type", "model", "object", "format", "detail", "tool_choice", "reasoning_effort"})
+SHORT = 40
+MOST_CLEAN = 1024
+
 _KEY = re.compile(r"[A-Za-z0-9_ .\-]{2,64}")
 _DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]*)*;base64,")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-]{256,}+={0,2}\s*")
@@ -43,8 +50,7 @@ class Finding:
     cls: str
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """A string or whole number of a body, and the key that it stands under, if it does."""
 
     text: str
@@ -62,7 +68,7 @@ class Detector:
         ValueError: an expression that does not compile or may run for ever; the message names its class.
     """
 
-    __slots__ = ("_custom", "_rank", "findable")
+    __slots__ = ("_clean", "_custom", "_rank", "findable")
 
     findable: frozenset[str]
     """The classes that `find` can find, so that they can be redacted."""
@@ -75,6 +81,8 @@ class Detector:
         ranked = (*BUILT_IN[:4], *(name for name in custom if name not in BUILT_IN), *BUILT_IN[4:])
         self._rank = {name: rank for rank, name in enumerate(ranked)}
         self.findable = frozenset(ranked)
+        # The words of the wire itself come with every request: what was found clean once is not searched again.
+        self._clean: set[Said] = set()
 
     def find(self, text: str, classes: Iterable[str] | None = None, key: str = "") -> list[Finding]:
         """Where values of these classes (default: all) stand in the text, in order.
@@ -92,9 +100,15 @@ class Detector:
         """The classes of all values anywhere in a JSON body: keys, strings, whole numbers, JSON within strings."""
         found: set[str] = set()
         for said in said_in(raw, found):
-            found.update(span[0] for span in self._spans(said.text, said.key))
+            if said in self._clean:
+                continue
+            spans = self._spans(said.text, said.key)
             for inner in literals(said.text):
-                found.update(span[0] for span in self._spans(inner.text, inner.key))
+                spans += self._spans(inner.text, inner.key)
+            if spans:
+                found.update(span[0] for span in spans)
+            elif said.key in STRUCTURAL and len(said.text) <= SHORT and len(self._clean) < MOST_CLEAN:
+                self._clean.add(said)
         return frozenset(found)
 
     def _spans(self, text: str, key: str) -> list[Span]:
@@ -129,7 +143,7 @@ def said_in(raw: Any, opaque: set[str]) -> Iterator[Said]:
                 opaque.add(MEDIA)
                 media = True
             for name, item in value.items():
-                yield Said(name)
+                yield Said(name, NAME)
                 waiting.append((item, name, media))
         elif isinstance(value, list | tuple):
             if key == "prompt" and any(not isinstance(item, str) for item in value):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from starlette.requests import Request as HTTPRequest
 from backends.errors import InvalidRequest
 from backends.types import Locality, Request
 from gateway.dispatch import Dispatcher
-from gateway.outcome import Outcome
+from gateway.outcome import Outcome, new_id
 from gateway.routes.answer import PING_AFTER_S, Answer
 from gateway.schemas.generation import Generation
 from gateway.schemas.settings import LimitSettings
@@ -57,7 +56,7 @@ class Inference:
         include_usage = bool(options and options.include_usage)
 
         def framed(model: str) -> Frames:
-            id_ = f"{prefix}-{secrets.token_hex(12)}"
+            id_ = f"{prefix}-{new_id()}"
             return frames(Head(id_, int(time.time()), model, request.choices, include_usage))
 
         return Answer(self.dispatcher, request, outcome, framed, names=names, ping_after_s=self.ping_after_s)
