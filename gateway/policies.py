@@ -84,6 +84,12 @@ def check_classes(config: Config, found: frozenset[str]) -> None:
             )
 
 
+def only_declared(config: Config) -> list[str]:
+    """Data classes that providers' `data` names, and that only a header, a body or a key can tell."""
+    named = {name for row in config.providers for name in row.data}
+    return sorted(named - detector_of(config).findable - {MEDIA, "default"}) if named else []
+
+
 def rules_of(config: Config) -> Rules:
     """The operator's rules. Raises `ConfigError` for one that does not compile."""
     try:

@@ -25,6 +25,12 @@ class Pool:
     def keep(self, wanted: Iterable[Backend]) -> list[Backend]:
         """Forgets all others; returns those: they are the caller's to close."""
         ids = {id(backend) for backend in wanted}
-        gone = [(s, bs) for s, bs in self._made if not any(id(backend) in ids for backend in bs)]
-        self._made = [entry for entry in self._made if entry not in gone]
-        return [backend for _, backends in gone for backend in backends]
+        kept: list[tuple[object, list[Backend]]] = []
+        gone: list[Backend] = []
+        for settings, backends in self._made:
+            if any(id(backend) in ids for backend in backends):
+                kept.append((settings, backends))
+            else:
+                gone += backends
+        self._made = kept
+        return gone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from backends.base import Backend
@@ -12,6 +13,7 @@ from backends.registry import build_openai
 from backends.remote.settings import Prices, ProviderSettings, RemoteModel
 from gateway.config import Config, ConfigError, place_of
 from gateway.egress import Boundary
+from gateway.policies import policies_of
 from gateway.pool import Pool
 from gateway.schemas import settings as schema
 from policies.base import Price, Route
@@ -37,6 +39,18 @@ def build_remote(config: Config, pool: Pool, boundary: Boundary) -> list[tuple[R
         backends = pool.get(settings, partial(build_openai, settings, boundary.depart, lambda: boundary.passable))
         built += [(_route(row, model), b) for model, b in zip(row.models, backends, strict=True)]
     return built
+
+
+def warm_up(config: Config) -> None:
+    """Imports what the configuration needs and compiles its policies once, so that neither takes time later. Blocks.
+
+    Raises:
+        ConfigError: a rule or a pattern that does not compile, a data class that looks misspelt.
+    """
+    policies_of(config)
+    if config.providers:
+        import_module("backends.openai_http")
+        import_module("backends.remote.transport")
 
 
 def remote_routes(config: Config) -> list[Route]:

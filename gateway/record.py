@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -65,6 +66,21 @@ def decision_of(outcome: Outcome, now: float) -> Decision:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was decided, and from what.
+
+    Attributes:
+        local: the box's own candidates, in the order in which they were put forward.
+        planned: names of the routes that were left, the first one first.
+    """
+
+    request: Request
+    local: tuple[Route, ...]
+    snapshot: Snapshot
+    planned: tuple[str, ...]
+
+
 def facts_of(request: Request, decided: Decided) -> bytes:
     """All that the policies saw, as JSON: enough to decide it anew under another configuration."""
     snapshot = decided.snapshot
@@ -84,6 +100,7 @@ def facts_of(request: Request, decided: Decided) -> bytes:
             "declared": request.declared,
         },
         "routes": [route for route in decided.candidates if route.location == "local"],
+        "planned": [route.name for route in decided.plan.routes],
         "states": {
             name: {fact: getattr(state, fact) for fact in STATE_FACTS} for name, state in snapshot.states.items()
         },
@@ -104,16 +121,17 @@ def facts_of(request: Request, decided: Decided) -> bytes:
     return orjson.dumps(facts, default=sorted)
 
 
-def read_facts(facts: bytes) -> tuple[Request, tuple[Route, ...], Snapshot]:
-    """The request as the policies saw it, the box's own candidates then, and the site then.
+def read_facts(facts: bytes) -> Facts:
+    """What `facts_of` wrote.
 
     Raises:
-        ValueError: no facts, or of an unknown form.
+        ValueError: no facts, or of another form.
     """
     try:
         said: Mapping[str, Any] = orjson.loads(facts)
-        return _request(said["request"]), tuple(_route(r) for r in said["routes"]), _snapshot(said)
-    except (KeyError, TypeError, orjson.JSONDecodeError) as error:
+        local = tuple(_route(route) for route in said["routes"])
+        return Facts(_request(said["request"]), local, _snapshot(said), tuple(said["planned"]))
+    except (KeyError, TypeError, AttributeError, orjson.JSONDecodeError) as error:
         raise ValueError(f"no facts to decide by ({type(error).__name__})") from None
 
 

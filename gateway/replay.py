@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backends.types import Request
 from gateway.audit_rows import Decision
 from gateway.config import Config
-from gateway.models import model_aliases
-from gateway.policies import policies_of
+from gateway.models import check_names, model_aliases
+from gateway.policies import check_rule_routes, policies_of
 from gateway.providers import provider_aliases, remote_routes
-from gateway.record import read_facts
+from gateway.record import Facts, read_facts
 from gateway.spending import Spending
-from gateway.state import AUTO
-from policies.base import Plan, Route, Snapshot, decide
+from gateway.state import AUTO, SWITCHED_OFF
+from policies.base import Plan, Route, Snapshot, Spent, decide
 
 REFUSED = "refused"
+UNSENT = frozenset({"provider_down", "egress_denied", "offline", "audit_unavailable", "privacy_denied"})
+"""How an attempt at a provider ends before anything departs. All others are in the egress ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,11 @@ class Replayed:
     """One decision, as it was and as it would be. Costs in US dollars, times in seconds; None: cannot be told.
 
     Attributes:
-        before, after: names of the routes asked first; `refused`: none was.
-        left_before, left_after: the provider to whom it went; empty: it stayed.
+        before, after: names of the routes in front; `refused`: there was none.
+        left_before, left_after: the providers to whom it went; empty: it stayed.
+        redacted_after: something would be replaced before it left.
+        searched: its text was searched for private data then.
+        lost: the route that answered in the end, although another was in front, and that would not be asked now.
         reason: why so, now.
     """
 
@@ -36,81 +41,151 @@ class Replayed:
     cost_after: float
     total_before: float
     total_after: float | None
-    left_before: str
-    left_after: str
+    left_before: tuple[str, ...]
+    left_after: tuple[str, ...]
     redacted_after: bool
+    searched: bool
+    lost: str
     reason: str
 
     @property
     def changed(self) -> bool:
-        return self.before != self.after
+        return self.before != self.after or bool(self.lost)
 
 
-def replay(rows: Iterable[Decision], config: Config) -> Iterator[Replayed | Decision]:
-    """Each row decided anew by `config`, in order; a row that has no facts comes back as it is.
+class Replay:
+    """Decides rows of the audit, in the order of their arrival, by `config`.
 
-    Money is spent anew as well: a budget that would have been used up by then is used up.
+    Money is spent anew: what the rows would cost takes the place of what they did cost, and a budget that would have
+    been used up by then is used up.
+
+    Raises:
+        ConfigError: a rule that does not compile; an alias or a rule with a provider's model that is not there.
     """
-    policies, remotes = policies_of(config), remote_routes(config)
-    aliases = {**model_aliases(config), **provider_aliases(config)}
-    now = 0.0
-    spending = Spending(lambda: now)
-    providers = {route.name: route.provider for route in remotes}
-    for row in rows:
-        now = row.at
-        try:
-            request, local, snapshot = read_facts(row.facts)
-        except ValueError:
-            yield row
-            continue
-        snapshot = replace(snapshot, spent=spending.spent(request.key), offline=_offline(config, snapshot.offline))
-        candidates = _candidates(aliases.get(request.model, request.model), local, remotes)
-        plan = decide(policies, request, candidates, snapshot)
-        made = _compare(row, request, plan, snapshot, providers.get(row.route, row.route.partition("/")[0]))
-        if made.cost_after:
-            spending.reserve(row.request_id, request.key, made.cost_after)
-            spending.settle(row.request_id, made.cost_after)
-        yield made
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._policies = policies_of(config)
+        self._remotes = remote_routes(config)
+        names = [route.name for route in self._remotes]
+        check_names(config, [], names)
+        check_rule_routes(config, names)
+        self._aliases = {**model_aliases(config), **provider_aliases(config)}
+        self._now = 0.0
+        self._spent_then, self._spent_anew = Spending(lambda: self._now), Spending(lambda: self._now)
+        self._local: dict[str, Route] = {}
+
+    def decide(self, rows: Iterable[Decision]) -> Iterator[Replayed | Decision]:
+        """One for each row; a row without facts, or with facts of an older form, comes back as it is."""
+        for row in rows:
+            self._now = row.at
+            try:
+                facts = read_facts(row.facts)
+            except ValueError:
+                yield row
+                continue
+            made = self._one(row, facts)
+            for spending, usd in ((self._spent_then, made.cost_before), (self._spent_anew, made.cost_after)):
+                if usd:
+                    spending.reserve(row.request_id, row.key, usd)
+                    spending.settle(row.request_id, usd)
+            yield made
+
+    def _one(self, row: Decision, facts: Facts) -> Replayed:
+        request = facts.request
+        self._local.update((route.name, route) for route in facts.local)
+        snapshot = replace(
+            facts.snapshot,
+            spent=self._spent(facts.snapshot.spent, request.key),
+            offline=_offline(self._config, facts.snapshot.offline),
+        )
+        candidates = self._candidates(row, facts)
+        plan = decide(self._policies, request, candidates, snapshot)
+        return _compare(row, facts, plan, snapshot)
+
+    def _spent(self, recorded: Spent, key: str) -> Spent:
+        """What was recorded, with this replay's spending in place of what was spent since it begins."""
+        then, anew = self._spent_then.spent(key), self._spent_anew.spent(key)
+        if then == anew:
+            return recorded
+        names = Spent.__dataclass_fields__
+        parts = {n: getattr(recorded, n) - getattr(then, n) + getattr(anew, n) for n in names}
+        return Spent(**{name: max(0.0, usd) for name, usd in parts.items()})
+
+    def _candidates(self, row: Decision, facts: Facts) -> tuple[Route, ...]:
+        """What the requested name stands for now. The box's own models are those of then."""
+        name = self._aliases.get(facts.request.model, facts.request.model)
+        if name != AUTO:
+            named = name.removeprefix("local/")
+            there = {**{route.name: route for route in facts.local}, **self._seen(facts)}
+            return tuple(route for route in (*there.values(), *self._remotes) if named == route.model)
+        was_auto = bool(row.reasons) and (row.reasons[0] == AUTO or row.reasons[0].endswith(f" for {AUTO}"))
+        local = facts.local if was_auto else tuple(self._seen(facts).values())
+        if "default" in self._config.routing.model_fields_set:
+            local = tuple(sorted(local, key=lambda route: route.model != self._config.routing.default))
+        return (*local, *self._remotes)
+
+    def _seen(self, facts: Facts) -> Mapping[str, Route]:
+        """Models that were on the box then, as far as this row or those before it describe them."""
+        return {name: self._local[name] for name in facts.snapshot.states if name in self._local}
 
 
 def _offline(config: Config, then: str) -> str:
     """The switch is the new configuration's; a link that was down then is down."""
     if config.routing.offline:
-        return "routing.offline"
-    return "" if "switch" in then else then
+        return SWITCHED_OFF
+    return "" if then == SWITCHED_OFF else then
 
 
-def _candidates(name: str, local: Sequence[Route], remotes: Sequence[Route]) -> tuple[Route, ...]:
-    if name == AUTO:
-        return (*local, *remotes)
-    named = name.removeprefix("local/")
-    return tuple(route for route in (*local, *remotes) if named == route.model)
-
-
-def _compare(row: Decision, request: Request, plan: Plan, snapshot: Snapshot, provider: str) -> Replayed:
+def _compare(row: Decision, facts: Facts, plan: Plan, snapshot: Snapshot) -> Replayed:
+    before = facts.planned[0] if facts.planned else REFUSED
+    after = plan.routes[0].name if plan.routes else REFUSED
+    still = {route.name for route in plan.routes}
+    lost = row.route if before == after and row.route and row.route not in still else ""
     front = plan.routes[0] if plan.routes else None
-    before = row.attempts[0][0] if row.attempts else REFUSED
-    after = front.name if front else REFUSED
-    cost, total = (row.cost, row.total_s) if after == before else (_cost(row, request, front, snapshot), None)
-    if front and after != before:
-        estimate, health = plan.estimates.get(front.name), snapshot.health.get(front.name)
-        if estimate:
-            total = estimate.total_s
-        elif health and health.tokens_per_s:
-            total = health.ttft_s + row.completion_tokens / health.tokens_per_s
+    went = [name for name, code, _ in row.attempts if not name.startswith("local/") and code not in UNSENT]
+    # The same route in front goes on as it went, as far as the routes after it are still there.
+    same = before == after
+    goes = [name for name in went if name in still] if same else [front.name] if front and front.provider else []
     return Replayed(
         row=row,
         before=before,
         after=after,
         cost_before=row.cost,
-        cost_after=cost,
+        cost_after=_cost(row, facts.request, front, snapshot) if not same else 0.0 if lost else row.cost,
         total_before=row.total_s,
-        total_after=total,
-        left_before=provider if before not in (REFUSED, "") and not before.startswith("local/") else "",
-        left_after=front.provider if front else "",
-        redacted_after=bool(front and plan.redact.get(front.name)),
-        reason="; ".join(plan.reasons) if front else "; ".join(f"{d.policy}: {d.reason}" for d in plan.drops),
+        total_after=_total(row, front, plan, snapshot) if not same else None if lost else row.total_s,
+        left_before=_providers(went),
+        left_after=_providers(goes),
+        redacted_after=any(plan.redact.get(name) for name in goes),
+        searched=snapshot.scan_failed or bool(snapshot.health),
+        lost=lost,
+        reason=_reason(plan, lost),
     )
+
+
+def _providers(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.partition("/")[0] for name in names))
+
+
+def _reason(plan: Plan, lost: str) -> str:
+    dropped = [(d.route.name, f"{d.policy}: {d.reason}") for d in plan.drops]
+    if lost or not plan.routes:
+        said = [f"{name}: {why}" for name, why in dropped if name == (lost or name)]
+        return "; ".join(said) or "no such model"
+    return "; ".join((*plan.reasons, *(f"not {name} ({why})" for name, why in dropped)))
+
+
+def _total(row: Decision, front: Route | None, plan: Plan, snapshot: Snapshot) -> float | None:
+    """Seconds that it would take: on the box at most (90% of the answers), at a provider by its pace then."""
+    if front is None:
+        return None
+    if estimate := plan.estimates.get(front.name):
+        return estimate.total_s
+    health = snapshot.health.get(front.name)
+    if not (health and health.tokens_per_s and row.completion_tokens):
+        return None
+    return health.ttft_s + row.completion_tokens / health.tokens_per_s
 
 
 def _cost(row: Decision, request: Request, front: Route | None, snapshot: Snapshot) -> float:

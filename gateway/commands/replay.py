@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.commands.common import echo_json, echo_table, json_option, parse_since, read_config
+from gateway.commands.common import echo_table, json_option, parse_since, printable
 
 if TYPE_CHECKING:
     from gateway.replay import Replayed
+
+SHOWN = 20
+MOST_MOVES = 10_000
+NUMBER = re.compile(r"(?<=[\s$])\d+(?:\.\d+)?")
 
 
 @click.command()
@@ -20,7 +28,7 @@ if TYPE_CHECKING:
     "--policy",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="The configuration to decide by.",
+    help="The configuration to decide by. No key is read.",
 )
 @click.option("--since", default="7d", show_default=True, callback=parse_since, help="How far back: 30m, 12h, 7d.")
 @click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="Whose audit. Default: the home.")
@@ -33,94 +41,178 @@ def replay(policy: Path, since: float, home: Path | None, as_json: bool) -> None
     import time
 
     from gateway.audit_reader import decisions
-    from gateway.config import home_dir
-    from gateway.replay import Replayed
-    from gateway.replay import replay as decided_anew
+    from gateway.config import ConfigError, home_dir, load_config
+    from gateway.replay import Replay, Replayed
 
-    config = read_config(policy)
-    rows = decisions((home or home_dir()) / "audit.db", since, time.time())
-    results, mute = [], 0
-    for result in decided_anew(rows, config):
-        if isinstance(result, Replayed):
-            results.append(result)
-        else:
-            mute += 1
-    summary = _summary(results, mute)
-    if as_json:
-        echo_json({**summary, "changed": [_row(result) for result in results if result.changed]})
+    try:
+        decided_anew = Replay(load_config(policy, to_serve=False))
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+    summary = Summary()
+    listed = Listing() if as_json else None
+    for result in decided_anew.decide(decisions((home or home_dir()) / "audit.db", since, time.time())):
+        if not isinstance(result, Replayed):
+            summary.without_facts += 1
+            continue
+        summary.add(result)
+        if listed and result.changed:
+            listed.add(_row(result))
+    if listed:
+        listed.end(summary.data())
     else:
-        _print(summary, results)
+        _print(summary)
 
 
-def _summary(results: Sequence[Replayed], mute: int) -> dict[str, Any]:
-    """All of it in figures. Times in seconds, of those changed requests whose time can be told."""
-    timed = [r for r in results if r.changed and r.total_after is not None]
-    return {
-        "decisions": len(results),
-        "without_facts": mute,
-        "changes": sum(r.changed for r in results),
-        "cost_usd": {"before": sum(r.cost_before for r in results), "after": sum(r.cost_after for r in results)},
-        "median_s": {
-            "of": len(timed),
-            "before": _median([r.total_before for r in timed]),
-            "after": _median([r.total_after for r in timed if r.total_after is not None]),
-        },
-        "left_the_site": {
-            "before": dict(Counter(r.left_before for r in results if r.left_before)),
-            "after": dict(Counter(r.left_after for r in results if r.left_after)),
-        },
-        "classes_that_would_leave": _classes(results),
-    }
+@dataclass(slots=True)
+class Summary:
+    """All of it in figures; no row is kept. Two numbers, before and after, wherever there is a pair."""
+
+    decisions: int = 0
+    without_facts: int = 0
+    changes: int = 0
+    cost: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    seconds: tuple[array[float], array[float]] = field(default_factory=lambda: (array("d"), array("d")))
+    left: tuple[Counter[str], Counter[str]] = field(default_factory=lambda: (Counter(), Counter()))
+    unsearched: Counter[str] = field(default_factory=Counter)
+    classes: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    redacted: Counter[str] = field(default_factory=Counter)
+    moves: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+
+    def add(self, result: Replayed) -> None:
+        """One decision."""
+        self.decisions += 1
+        self.cost[0] += result.cost_before
+        self.cost[1] += result.cost_after
+        self.left[0].update(result.left_before)
+        self.left[1].update(result.left_after)
+        for provider in result.left_after:
+            self.classes[provider].update(result.row.data_classes)
+            self.redacted[provider] += result.redacted_after
+            self.unsearched[provider] += not result.searched
+        if result.changed:
+            self._moved(result)
+
+    def _moved(self, result: Replayed) -> None:
+        self.changes += 1
+        # One line for all that differ in a number only.
+        why = NUMBER.sub("#", result.reason)
+        move = result.before, f"not {result.lost} after it" if result.lost else result.after, why
+        if move not in self.moves and len(self.moves) >= MOST_MOVES:
+            move = (*move[:2], "…")
+        self.moves[move] += 1
+        if result.total_after is not None:
+            self.seconds[0].append(result.total_before)
+            self.seconds[1].append(result.total_after)
+
+    def data(self) -> dict[str, Any]:
+        """For `--json`. Times in seconds, of those changed requests whose time can be told."""
+        return {
+            "decisions": self.decisions,
+            "without_facts": self.without_facts,
+            "changes": self.changes,
+            "cost_usd": {"before": self.cost[0], "after": self.cost[1]},
+            "median_s": {
+                "of": len(self.seconds[0]),
+                "before": _median(self.seconds[0]),
+                "after": _median(self.seconds[1]),
+            },
+            "left_the_site": {"before": dict(self.left[0]), "after": dict(self.left[1])},
+            "would_leave": {
+                name: {
+                    "requests": self.left[1][name],
+                    "redacted": self.redacted[name],
+                    "unsearched": self.unsearched[name],
+                    "data_classes": dict(self.classes[name]),
+                }
+                for name in sorted(self.left[1])
+            },
+        }
 
 
-def _classes(results: Sequence[Replayed]) -> dict[str, dict[str, int]]:
-    """Provider to data class to requests, as they would be: redacted ones are marked."""
-    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for result in results:
-        if result.left_after:
-            mark = " (something redacted)" if result.redacted_after else ""
-            found[result.left_after].update(f"{name}{mark}" for name in result.row.data_classes)
-    return {provider: dict(counts) for provider, counts in found.items()}
+class Listing:
+    """Prints the changed decisions as they come, as members of one JSON object: there may be very many."""
+
+    def __init__(self, echo: Callable[[str], object] = click.echo) -> None:
+        self._echo = echo
+        self._before = '{\n  "changed": ['
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One more."""
+        self._echo(self._before + ("," if self._before.endswith("}") else ""))
+        self._before = f"    {json.dumps(row, ensure_ascii=False)}"
+
+    def end(self, rest: Mapping[str, Any]) -> None:
+        """The other members."""
+        self._echo(f"{self._before}\n  ],\n{json.dumps(rest, indent=2, ensure_ascii=False)[2:]}")
 
 
-def _print(summary: dict[str, Any], results: Sequence[Replayed]) -> None:
-    click.echo(f"{summary['decisions']} decisions, {summary['changes']} would change.")
-    if summary["without_facts"]:
-        click.echo(f"{summary['without_facts']} rows hold no facts and were passed over.")
-    moves = Counter((r.before, r.after, r.reason) for r in results if r.changed)
-    if moves:
+def _print(summary: Summary) -> None:
+    click.echo(f"{_of(summary.decisions, 'decision')}, {summary.changes} would change.")
+    if summary.without_facts:
+        click.echo(f"{_of(summary.without_facts, 'row')} without facts to decide by passed over.")
+    if summary.moves:
         click.echo()
-        rows = [[before, after, str(count), reason[:60]] for (before, after, reason), count in moves.most_common(20)]
+        top = summary.moves.most_common(SHOWN)
+        rows = [[before, after, str(count), printable(why)[:100] or "-"] for (before, after, why), count in top]
         echo_table(["BEFORE", "AFTER", "REQUESTS", "WHY"], rows)
+        if rest := summary.changes - sum(count for _, count in top):
+            click.echo(f"and {rest} more (--json lists all)")
     click.echo()
-    cost, median = summary["cost_usd"], summary["median_s"]
-    rows = [["cost", f"${cost['before']:.4f}", f"${cost['after']:.4f}"]]
-    if median["of"]:
-        rows.append([f"median time of {median['of']}", f"{median['before']:.2f} s", f"{median['after']:.2f} s"])
-    left = summary["left_the_site"]
+    rows = [["cost", f"${summary.cost[0]:.4f}", f"${summary.cost[1]:.4f}"]]
+    before, after = (_median(seconds) for seconds in summary.seconds)
+    if before is not None and after is not None:
+        rows.append([f"median time of {len(summary.seconds[0])} changed", f"{before:.2f} s", f"{after:.2f} s"])
     rows += [
-        [f"sent to {name}", str(left["before"].get(name, 0)), str(left["after"].get(name, 0))]
-        for name in sorted({*left["before"], *left["after"]})
+        [f"requests sent to {name}", str(summary.left[0][name]), str(summary.left[1][name])]
+        for name in sorted({*summary.left[0], *summary.left[1]})
     ]
     echo_table(["", "BEFORE", "AFTER"], rows)
-    for provider, classes in summary["classes_that_would_leave"].items():
-        for name, count in classes.items():
-            click.echo(f"{provider} would get {count} requests with {name}")
+    _print_classes(summary)
+
+
+def _print_classes(summary: Summary) -> None:
+    rows = [[p, name, str(count)] for p in sorted(summary.left[1]) for name, count in summary.classes[p].most_common()]
+    if rows:
+        click.echo()
+        echo_table(["WOULD GO TO", "DATA CLASS", "REQUESTS"], rows)
+    for name in sorted(summary.left[1]):
+        if summary.redacted[name]:
+            click.echo(f"{_of(summary.redacted[name], 'request')} would reach {name} redacted.")
+        if summary.unsearched[name]:
+            click.echo(
+                f"{_of(summary.unsearched[name], 'request')} to {name} had no text searched for private data then: "
+                "privacy may hold some of them back."
+            )
+
+
+def _of(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _row(result: Replayed) -> dict[str, Any]:
+    row = result.row
     return {
-        "request_id": result.row.request_id,
-        "at": result.row.at,
+        "request_id": row.request_id,
+        "at": row.at,
+        "key": row.key,
+        "model": row.model,
         "before": result.before,
         "after": result.after,
+        "lost": result.lost or None,
+        "reason": result.reason,
         "cost_before": result.cost_before,
         "cost_after": result.cost_after,
-        "reason": result.reason,
+        "total_s_before": result.total_before,
+        "total_s_after": result.total_after,
+        "left_before": result.left_before,
+        "left_after": result.left_after,
+        "data_classes": row.data_classes,
+        "redacted_after": result.redacted_after,
+        "searched": result.searched,
     }
 
 
-def _median(values: Sequence[float]) -> float | None:
+def _median(values: array[float]) -> float | None:
     from statistics import median
 
     return median(values) if values else None

@@ -18,6 +18,7 @@ from gateway.routes.inference import Inference, outcome_of
 from gateway.routes.site import json_response
 from gateway.schemas.chat import ChatRequest
 from gateway.schemas.completions import CompletionRequest
+from gateway.schemas.generation import Generation
 from gateway.schemas.parse import check, parse_json
 from policies.base import Route
 
@@ -27,11 +28,14 @@ def explain_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[
 
     async def explain(http: HTTPRequest) -> Response:
         raw = parse_json(await http.body())
-        request: Request
+        wire: Generation
         if "prompt" in raw:
-            request = completion_request(check(CompletionRequest, raw), raw, http, inference)
+            wire = prompted = check(CompletionRequest, raw)
+            request = completion_request(prompted, raw, http, inference)
         else:
-            request, _ = chat_request(outcome_of(http).id, check(ChatRequest, raw), raw, http, inference.key_classes)
+            wire = chat = check(ChatRequest, raw)
+            request, _ = chat_request(outcome_of(http).id, chat, raw, http, inference.key_classes)
+        inference.check(wire, request)
         # An outcome of its own: what is only explained is not in the audit.
         outcome = Outcome(request.id)
         refusal: BackendError | None = None

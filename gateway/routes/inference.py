@@ -46,20 +46,23 @@ class Inference:
         names: Mapping[str, str] | None = None,
     ) -> Answer:
         """The response for `request`; `prefix` begins its id."""
-        if request.n > self.limits.max_choices:
-            raise InvalidRequest(f"`n`: at most {self.limits.max_choices} choices here, got {request.n}.", param="n")
-        options = wire.stream_options
-        if options is not None and not wire.stream:
-            raise InvalidRequest("`stream_options` needs `stream: true`.", param="stream_options")
+        self.check(wire, request)
         outcome = outcome_of(http)
         outcome.stream, outcome.request = request.stream, request
-        include_usage = bool(options and options.include_usage)
+        include_usage = bool(wire.stream_options and wire.stream_options.include_usage)
 
         def framed(model: str) -> Frames:
             id_ = f"{prefix}-{new_id()}"
             return frames(Head(id_, int(time.time()), model, request.choices, include_usage))
 
         return Answer(self.dispatcher, request, outcome, framed, names=names, ping_after_s=self.ping_after_s)
+
+    def check(self, wire: Generation, request: Request) -> None:
+        """Raises `InvalidRequest` for what no route is needed to refuse."""
+        if request.n > self.limits.max_choices:
+            raise InvalidRequest(f"`n`: at most {self.limits.max_choices} choices here, got {request.n}.", param="n")
+        if wire.stream_options is not None and not wire.stream:
+            raise InvalidRequest("`stream_options` needs `stream: true`.", param="stream_options")
 
 
 def outcome_of(http: HTTPRequest) -> Outcome:
