@@ -79,5 +79,5 @@ class Remote(Protocol):
     """What a backend can say besides, whose model is not on the box."""
 
     def health(self) -> tuple[str, float | None, float, float]:
-        """(why it cannot be asked now, or empty; seconds until it can; TTFT in s of late; tokens/s of late; 0: unknown)."""
+        """(why it cannot be asked now, or empty; seconds until it can; of late: TTFT in s, tokens/s; 0: unknown)."""
         ...

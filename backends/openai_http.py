@@ -234,7 +234,7 @@ class OpenAIBackend:
         yield usage or answers.guessed(request_bytes, said)
 
     def _belongs(self, chunk: Chunk, open_choices: set[int], request: Request) -> bool:
-        """Whether the delta is of an open choice; closes it with its last one. False: an afterthought that says nothing."""
+        """Whether the delta is of an open choice; the last one closes it. False: an afterthought that says nothing."""
         if chunk.index not in open_choices:
             if chunk.text or not 0 <= chunk.index < request.choices:
                 raise answers.strange(self.provider.name, f"a delta of choice {chunk.index}, which is not open")

@@ -174,11 +174,10 @@ async def continuation(
     follow = Attempt(works, replace(request, sampling=sampling, continuation=said), route, Plan((route,)), outcome)
     async with aclosing(follow.events()) as events:
         async for event in events:
-            if isinstance(event, Usage):
-                # What was said before was part of this prompt; to the client it is part of the completion.
-                event = replace(
-                    event,
-                    prompt_tokens=max(0, event.prompt_tokens - broken.deltas),
-                    completion_tokens=event.completion_tokens + broken.deltas,
-                )
-            yield event
+            yield _with_what_was_said(event, broken.deltas) if isinstance(event, Usage) else event
+
+
+def _with_what_was_said(usage: Usage, tokens: int) -> Usage:
+    """It was part of the second prompt; to the client it is part of the completion."""
+    prompt, completion = max(0, usage.prompt_tokens - tokens), usage.completion_tokens + tokens
+    return replace(usage, prompt_tokens=prompt, completion_tokens=completion)

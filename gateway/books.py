@@ -1,4 +1,4 @@
-"""What one request leaves for the next: money spent, how well time was estimated, who asked for a tool call, retries."""
+"""What one request leaves for the next: money spent, how well time was told, who asked for a tool call, retries."""
 
 from __future__ import annotations
 

@@ -111,8 +111,8 @@ class Dispatcher:
         return True
 
     def _patience(self, request: Request, plan: Plan, route: Route, outcome: Outcome) -> float | None:
-        """Seconds until its first token after which the next route gets its turn, while it still has the time; None: the
-        route's own bounds are enough, since nothing follows or nobody named a deadline."""
+        """Seconds to its first token after which the next route gets its turn, while that one still has the time. None:
+        the route's own bounds are enough, since nothing follows or nobody named a deadline."""
         after = plan.routes[plan.routes.index(route) + 1 :]
         if not after or request.deadline_s is None:
             return None
@@ -121,7 +121,7 @@ class Dispatcher:
         return max(left_s - needed.total_s if needed else 0.0, left_s * SHARE_OF_DEADLINE)
 
     def _continues(self, request: Request, plan: Plan, attempt: Attempt, outcome: Outcome) -> Route | None:
-        """The local route that may go on from the text so far; None: the client did not ask for that, or cannot have it."""
+        """The local route that may go on from the text so far; None: the client did not ask for it or cannot have it."""
         if not request.continue_on_break or attempt.route.location == "local" or not attempt.can_continue:
             return None
         local = [route for route in plan.routes if route.location == "local"]
@@ -129,8 +129,8 @@ class Dispatcher:
 
 
 def _final(error: BackendError) -> bool:
-    """Whether no other route could do better: the request itself is wrong. Too long for one model, or not to be shown to
-    one provider, says nothing of the next route."""
+    """Whether no other route could do better: the request itself is wrong. Too long for one model, or not for one
+    provider's eyes, says nothing of the next route."""
     return (
         isinstance(error, InvalidRequest)
         and not isinstance(error, NotSendable)

@@ -6,11 +6,12 @@ writes the ledger and refuses whatever was not cleared. Any failure in either me
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from backends.errors import BackendError, InvalidRequest, Unavailable
 from backends.types import Chunk, Event, Request
@@ -23,6 +24,24 @@ if TYPE_CHECKING:
     from policies.restore import ChoiceRestorer
 
 log = logging.getLogger("outstation.egress")
+
+
+SEARCHED_AT_ONCE = 64 * 1024  # bytes: about 5 ms
+MOST_SEARCHED = 2 * 1024 * 1024  # a second or two of hostile text; a longer one is not searched, and stays here
+
+
+class Seen(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        classes: declared or found.
+        unfound: declared, and nothing in the text bears it out.
+        failed: nothing is known.
+    """
+
+    classes: frozenset[str]
+    unfound: frozenset[str]
+    failed: bool = False
 
 
 class EgressDenied(BackendError):
@@ -88,7 +107,12 @@ class Boundary:
             del self._cleared[key]
 
     def depart(self, request_id: str, provider: str, host: str, n_bytes: int) -> None:
-        """Called before anything is sent, each time. Raises `EgressDenied`, or `Unavailable` if the ledger cannot be kept."""
+        """Called before anything is sent, each time.
+
+        Raises:
+            EgressDenied: nobody cleared it.
+            Unavailable: the operator's switch is on, or the ledger cannot be kept.
+        """
         if self._shut:
             raise Unavailable(f"Nothing may leave the site now: {SWITCHED_OFF}.", code="offline")
         clearance = self._cleared.get((request_id, provider))
@@ -115,16 +139,22 @@ class Egress:
         self.boundary = boundary
         self._detector = detector
 
-    def look(self, request: Request) -> tuple[frozenset[str], bool]:
-        """(data classes, declared and found; whether the search failed)."""
+    async def look(self, request: Request, size: int) -> Seen:
+        """What the request holds. `size`: bytes of its body; a large one is searched beside the event loop."""
+        if size > MOST_SEARCHED:
+            return Seen(request.declared, request.declared, failed=True)
+        return await asyncio.to_thread(self._look, request) if size > SEARCHED_AT_ONCE else self._look(request)
+
+    def _look(self, request: Request) -> Seen:
         if self._detector is None:
-            return request.declared, True
+            return Seen(request.declared, request.declared, failed=True)
         try:
-            return request.declared | self._detector.classes(request.raw), False
+            found = self._detector.classes(request.raw)
+            return Seen(request.declared | found, request.declared - found)
         except Exception as error:  # noqa: BLE001 - whatever it is, it means: do not send
             # The type only: the text may quote what was searched.
             log.error("%s: the search for private data failed: %s", request.id, type(error).__name__)
-            return request.declared, True
+            return Seen(request.declared, request.declared, failed=True)
 
     def clear(
         self, request: Request, route: Route, redact: Mapping[str, frozenset[str]], classes: frozenset[str], usd: float
@@ -152,6 +182,6 @@ class Egress:
 
 def _unredactable(route: Route, duty: frozenset[str]) -> BackendError:
     return NotSendable(
-        f"This request holds {', '.join(sorted(duty))} where it cannot be replaced by placeholders, so it may not go to "
-        f"{route.provider}."
+        f"This request holds {', '.join(sorted(duty))} where it cannot be replaced by placeholders, so it may not go "
+        f"to {route.provider}."
     )

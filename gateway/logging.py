@@ -18,6 +18,9 @@ def set_up(settings: LoggingSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
+    # What no line shows need not be found out for each: where in the code, which thread, process and task.
+    logging._srcfile = None  # the way that Python's logging HOWTO names
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # The server says the same in lines of its own; ours suffice.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 

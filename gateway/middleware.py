@@ -87,10 +87,8 @@ class Recorder:
 
     def _id(self, given: str | None) -> str:
         """The client's own id if it is sane and no running request has it: backends tell requests apart by it."""
-        if given and given not in self._running and SANE_ID.fullmatch(given):
-            request_id = given
-        else:
-            request_id = f"req_{new_id()}"
+        ours = not given or given in self._running or not SANE_ID.fullmatch(given)
+        request_id = f"req_{new_id()}" if ours or given is None else given
         self._running.add(request_id)
         return request_id
 
@@ -277,6 +275,7 @@ class BodyLimit:
             complete = not message.get("more_body", False)
             if received > self._max_bytes:
                 raise self._too_large()
+            scope["outcome"].received = received
             return message
 
         await self._app(scope, counted, send)

@@ -32,6 +32,7 @@ class Outcome:
 
     Attributes:
         key: name of the API key that it came with.
+        received: bytes of its body.
         ending: set once; None while it runs.
         error: the code of the error that ended it.
         reasons: why this route, in a few words each.
@@ -48,6 +49,7 @@ class Outcome:
     path: str = ""
     started: float = field(default_factory=time.monotonic)
     key: str = ""
+    received: int = 0
     status: int = 0
     ending: Ending | None = None
     error: str = ""

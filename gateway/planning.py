@@ -10,7 +10,7 @@ from typing import Any
 from backends.errors import BackendError, DeadlineExceeded, Overloaded, Unavailable
 from backends.types import PromptCount, Request
 from gateway.books import Books
-from gateway.egress import Egress
+from gateway.egress import Egress, Seen
 from gateway.outcome import Outcome
 from gateway.state import Site
 from policies.base import Drop, Plan, Policy, Route, Snapshot, decide
@@ -65,17 +65,27 @@ class Planner:
         """
         candidates, how = self._site.resolve(request.model)
         outcome.reasons.append(how)
-        known = self._known(request, candidates)
+        remote = any(route.location == "remote" for route in candidates)
+        if remote or self._always_looks:
+            seen = await self._egress.look(request, outcome.received)
+        else:
+            seen = Seen(request.declared, request.declared)
+        known = self._known(request, candidates, seen)
         counts: dict[str, PromptCount] = {}
         failed: list[BackendError] = []
         while True:
-            snapshot = self._snapshot(request, known, counts, outcome)
+            countable = [route for route in candidates if self._worth_counting(request, route, candidates, counts)]
+            snapshot = self._snapshot(request, known, counts, outcome, countable)
             plan = decide(self._policies, request, candidates, snapshot)
+            if countable and not plan.routes:
+                # When to come again is told by what it needs, not by the least that it may need.
+                snapshot = self._snapshot(request, known, counts, outcome)
+                plan = decide(self._policies, request, candidates, snapshot)
             outcome.decided = Decided(plan, candidates, snapshot, counts)
             if not plan.routes:
                 raise _no_route(plan.drops, failed)
             front = plan.routes[0]
-            if not self._worth_counting(request, front, candidates, counts):
+            if front not in countable:
                 break
             try:
                 counts[front.name] = await self._site.backends[front.model].count(request)
@@ -87,6 +97,7 @@ class Planner:
                 )
                 if not candidates:
                     raise
+            known["states"] = self._site.local_states()  # others were admitted while this one was counted
         outcome.reasons += plan.reasons
         outcome.reasons += [f"not {drop.route.name} ({drop.policy}: {drop.reason})" for drop in plan.drops]
         return outcome.decided
@@ -96,15 +107,16 @@ class Planner:
         what was counted stays."""
         assert outcome.decided is not None
         before = outcome.decided.snapshot
-        now = self._known(request, (route,), scanned=(before.data_classes, before.scan_failed))
+        seen = Seen(before.data_classes, before.unfound, before.scan_failed)
+        now = self._known(request, (route,), seen)
         snapshot = self._snapshot(request, now, outcome.decided.counts, outcome)
         return decide(self._policies, request, (route,), snapshot)
 
     def _worth_counting(
         self, request: Request, front: Route, candidates: Sequence[Route], counts: Mapping[str, PromptCount]
     ) -> bool:
-        """A route without an alternative is not counted here, unless somebody waits for it: its backend refuses a longer
-        prompt in the same words. Nor is a model that would have to be loaded for it while a provider could answer."""
+        """A route without an alternative is not counted here, unless somebody waits for it: its backend refuses a
+        longer prompt in the same words. Nor is a model that would have to be loaded for it while a provider could answer."""
         if front.location == "remote" or front.name in counts:
             return False
         if len(candidates) == 1:
@@ -112,22 +124,18 @@ class Planner:
         ready = self._site.backends[front.model].state().status == "ready"
         return ready or not any(route.location == "remote" for route in candidates)
 
-    def _known(
-        self, request: Request, candidates: Sequence[Route], scanned: tuple[frozenset[str], bool] | None = None
-    ) -> dict[str, Any]:
+    def _known(self, request: Request, candidates: Sequence[Route], seen: Seen) -> dict[str, Any]:
         """What a snapshot holds, whatever will have been counted by then."""
         remote = [route for route in candidates if route.location == "remote"]
         states = self._site.local_states()
-        if scanned is None:
-            looks = remote or self._always_looks
-            scanned = self._egress.look(request) if looks else (request.declared, False)
         return {
             "states": states,
             "learned": {name: self._books.estimates.learned(name) for name in states},
             "health": {route.name: self._site.health(route) for route in remote},
             "offline": self._site.offline,
-            "data_classes": scanned[0],
-            "scan_failed": scanned[1],
+            "data_classes": seen.classes,
+            "unfound": seen.unfound,
+            "scan_failed": seen.failed,
             "spent": self._books.spending.spent(request.key),
             "completion_tokens": self._books.completion_tokens,
             "sticky": self._books.asked_by(request) if len(candidates) > 1 else "",
@@ -135,14 +143,24 @@ class Planner:
         }
 
     def _snapshot(
-        self, request: Request, known: dict[str, Any], counts: Mapping[str, PromptCount], outcome: Outcome
+        self,
+        request: Request,
+        known: dict[str, Any],
+        counts: Mapping[str, PromptCount],
+        outcome: Outcome,
+        countable: Sequence[Route] = (),
     ) -> Snapshot:
+        """A route that will be counted if it comes to the front may have all of the prompt in its cache, for all that
+        is known: what is too late even so need not be counted, and nothing else is turned away uncounted."""
+        # Another model's exact count is a better guess than the number of bytes.
+        estimated = max((count.tokens for count in counts.values()), default=0) or estimated_tokens(request)
+        cached = dict.fromkeys((route.name for route in countable), estimated)
+        cached.update((name, count.cached) for name, count in counts.items())
         return Snapshot(
             **known,
             prompt_tokens={name: count.tokens for name, count in counts.items()},
-            cached_tokens={name: count.cached for name, count in counts.items()},
-            # Another model's exact count is a better guess than the number of bytes.
-            estimated_tokens=max((count.tokens for count in counts.values()), default=0) or estimated_tokens(request),
+            cached_tokens=cached,
+            estimated_tokens=estimated,
             elapsed_s=self._clock() - outcome.started,
         )
 
@@ -172,7 +190,7 @@ def _content_tokens(content: Any) -> int:
 
 
 def _no_route(drops: Sequence[Drop], failed: Sequence[BackendError]) -> BackendError:
-    """What to tell the client when nothing is left: first what may pass, the soonest; else the most able route's drop."""
+    """What to tell the client when nothing is left: what may pass, the soonest; else the most able route's drop."""
     if failed:
         return failed[0]
     # That a route is elsewhere than asked for says less than why those that are there were dropped.

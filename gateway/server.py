@@ -99,6 +99,8 @@ class _Server(uvicorn.Server):
         # What is here now stays: the collector need not walk it again, and pauses get shorter.
         gc.collect()
         gc.freeze()
+        # A request makes many small objects and no cycles to speak of: looking for them after every 700 costs a tenth.
+        gc.set_threshold(20_000, 20, 50)
         log.info("listening on %s/v1", self._url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -104,6 +104,7 @@ class Snapshot:
         health: of remote routes; one that is missing is not known to be ill.
         offline: why nothing may leave the site now (the operator's switch, or no link); empty: it may.
         data_classes: declared or found in the text.
+        unfound: of them, those that were declared and that nothing in the text bears out: they cannot be redacted.
         scan_failed: the text could not be searched for them, so nothing is known.
         spent: by the request's key, and by the site.
         completion_tokens: 90% of the site's completions are at most so long; for those that nobody counts.
@@ -120,6 +121,7 @@ class Snapshot:
     health: Mapping[str, Health] = field(default_factory=dict)
     offline: str = ""
     data_classes: frozenset[str] = frozenset()
+    unfound: frozenset[str] = frozenset()
     scan_failed: bool = False
     spent: Spent = field(default_factory=Spent)
     completion_tokens: int = 256

@@ -91,14 +91,19 @@ _CF_LETTERS = re.compile(rf"[A-Z](?<![A-Za-z0-9].)[A-Z]{{2}} ?[A-Z]{{3}} ?(?=[LM
 _CF_HEAD = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{3} ?[A-Za-z]{3} ?$")
 
 
+def letters(plain: Plain) -> Iterator[Span]:
+    """The one id that may be all letters: a codice fiscale whose digits were replaced, another's being the same."""
+    for match in _CF_LETTERS.finditer(plain.text):
+        if checksums.italian_tax_code(_bare(match[0])):
+            yield "national_id", match.start(), match.end()
+
+
 def numbers(plain: Plain) -> Iterator[Span]:
     """IBANs, payment cards and national ids, as they come; they may overlap."""
     text = plain.text
     for match in _AFTER_LETTERS.finditer(text):
         yield from _after_letters(text, match.start())
-    for match in _CF_LETTERS.finditer(text):
-        if checksums.italian_tax_code(_bare(match[0])):
-            yield "national_id", match.start(), match.end()
+    yield from letters(plain)
     for run in _RUN.finditer(text):
         start, more = run.start(), True
         while more:

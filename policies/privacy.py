@@ -39,9 +39,9 @@ class Privacy:
                 continue
             if snapshot.scan_failed:
                 drops.append(_unsearched(route))
-            elif denied := self._having(route, classes, "deny"):
+            elif denied := self._having(route, classes, "deny", snapshot):
                 drops.append(_denied(route, denied))
-            elif duty := self._having(route, classes, "redact"):
+            elif duty := self._having(route, classes, "redact", snapshot):
                 redact[route.name] = frozenset(duty)
         if not drops:
             return Verdict(routes, redact=redact)
@@ -54,8 +54,11 @@ class Privacy:
         action = rules.get(cls) or rules.get("default") or self.default
         return "deny" if action == "redact" and cls not in self.findable else action
 
-    def _having(self, route: Route, classes: frozenset[str], action: Action) -> list[str]:
-        return sorted([cls for cls in classes if self.action(route.provider, cls) == action])
+    def _having(self, route: Route, classes: frozenset[str], action: Action, snapshot: Snapshot) -> list[str]:
+        """The classes for which that is to be done; what is said to be there and was not found is never redacted."""
+        said = {cls: self.action(route.provider, cls) for cls in classes}
+        said |= {cls: "deny" for cls in snapshot.unfound & classes if said[cls] == "redact"}
+        return sorted(cls for cls in classes if said[cls] == action)
 
 
 def _denied(route: Route, classes: list[str]) -> Drop:

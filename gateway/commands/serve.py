@@ -23,7 +23,6 @@ def serve(config_path: Path | None, host: str | None, port: int | None) -> None:
     config = read_config(config_path, host, port)
     _hint_at_models(config)
     from gateway.app import serve as run_gateway
-
     from gateway.config import load_config
 
     # The same file and the same options, whatever the working directory is by then.

@@ -37,7 +37,7 @@ def explain_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[
             request, _ = chat_request(outcome_of(http).id, chat, raw, http, inference.key_classes)
         inference.check(wire, request)
         # An outcome of its own: what is only explained is not in the audit.
-        outcome = Outcome(request.id)
+        outcome = Outcome(request.id, received=outcome_of(http).received)
         refusal: BackendError | None = None
         try:
             await inference.dispatcher.planner.decide(request, outcome)

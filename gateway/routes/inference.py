@@ -13,6 +13,7 @@ from starlette.requests import Request as HTTPRequest
 from backends.errors import InvalidRequest
 from backends.types import Locality, Request
 from gateway.dispatch import Dispatcher
+from gateway.middleware import header
 from gateway.outcome import Outcome, new_id
 from gateway.routes.answer import PING_AFTER_S, Answer
 from gateway.schemas.generation import Generation
@@ -89,13 +90,15 @@ def controls(wire: Generation, http: HTTPRequest, key_classes: Mapping[str, froz
     Raises:
         InvalidRequest: a header that makes no sense, or body and header that contradict each other.
     """
-    body, headers = wire.outstation, http.headers
+    body, scope = wire.outstation, http.scope
     locality: Locality | None = _agree(
-        body.locality if body else None, _locality(headers.get(LOCALITY_HEADER)), "locality"
+        body.locality if body else None, _locality(header(scope, LOCALITY_HEADER.encode())), "locality"
     )
-    deadline = _agree(body.deadline_ms if body else None, _deadline(headers.get(DEADLINE_HEADER)), "deadline_ms")
+    deadline = _agree(
+        body.deadline_ms if body else None, _deadline(header(scope, DEADLINE_HEADER.encode())), "deadline_ms"
+    )
     key = outcome_of(http).key
-    declared = frozenset((body.data_classes if body else None) or ()) | _classes(headers.get(CLASSES_HEADER))
+    declared = frozenset((body.data_classes if body else None) or ()) | _classes(header(scope, CLASSES_HEADER.encode()))
     return {
         "locality": locality,
         "deadline_s": None if deadline is None else deadline / 1000,

@@ -103,3 +103,14 @@ def test_every_route_that_stays_is_allowed_all_or_has_the_rest_redacted(rules, d
         for cls in classes:
             said = rules[route.provider].get(cls, rules[route.provider].get("default", default))
             assert said == "allow" or (said == "redact" and cls in FINDABLE & plan.redact[route.name])
+
+
+def test_what_is_said_to_be_there_and_is_not_found_cannot_be_redacted():
+    policy = Privacy({"acme": {"email": "redact"}}, "allow", frozenset({"email"}))
+    remote = Route("acme/m", "acme/m", "remote", 8192, provider="acme")
+    said = Request("r", "auto", "chat", declared=frozenset({"email"}))
+    found = Snapshot(data_classes=frozenset({"email"}))
+    assert policy(said, (remote,), found).redact == {"acme/m": frozenset({"email"})}
+    unfound = Snapshot(data_classes=frozenset({"email"}), unfound=frozenset({"email"}))
+    (drop,) = policy(said, (remote,), unfound).drops
+    assert drop.error.code == "privacy_denied"
