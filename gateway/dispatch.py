@@ -121,7 +121,7 @@ class Dispatcher:
         return max(left_s - needed.total_s if needed else 0.0, left_s * SHARE_OF_DEADLINE)
 
     def _continues(self, request: Request, plan: Plan, attempt: Attempt, outcome: Outcome) -> Route | None:
-        """The local route that may go on from the text so far; None: the client did not ask for it or cannot have it."""
+        """The local route that may go on from the text so far; None: nobody asked for it, or it cannot be."""
         if not request.continue_on_break or attempt.route.location == "local" or not attempt.can_continue:
             return None
         local = [route for route in plan.routes if route.location == "local"]
