@@ -11,6 +11,7 @@ from contextlib import aclosing
 from backends.errors import (
     BackendError,
     ContextLengthExceeded,
+    DeadlineExceeded,
     EngineFailed,
     InvalidRequest,
     Overloaded,
@@ -27,6 +28,7 @@ ROUNDS = 2  # times that a provider is asked, if the retry budget allows it
 BACKOFF_S = 0.25
 LONGEST_PAUSE_S = 2.0  # a provider that wants more time than this is not waited for
 SHARE_OF_DEADLINE = 0.5
+PACE_MARGIN = 1.5  # a provider's pace is a mean
 
 
 class Dispatcher:
@@ -58,16 +60,16 @@ class Dispatcher:
             if route is None or not self._may_try(request, route, outcome):
                 continue
             attempt = Attempt(self._works, request, route, plan, outcome)
-            patience_s = self._patience(request, plan, route, outcome)
+            first_s, whole_s = self._patience(request, plan, route, outcome)
             try:
                 if request.stream:
-                    async with aclosing(attempt.events(patience_s)) as events:
+                    async with aclosing(attempt.events(first_s)) as events:
                         async for event in events:
                             yield event
                 else:
                     # A client that gets one body has seen nothing before its end, so a route that breaks off in the
                     # middle can still be replaced.
-                    for event in [event async for event in attempt.events(patience_s)]:
+                    for event in await _whole(attempt.events(first_s), whole_s):
                         yield event
                 return
             except BackendError as error:
@@ -110,15 +112,25 @@ class Dispatcher:
         turns.begin()
         return True
 
-    def _patience(self, request: Request, plan: Plan, route: Route, outcome: Outcome) -> float | None:
-        """Seconds to its first token after which the next route gets its turn, while that one still has the time. None:
-        the route's own bounds are enough, since nothing follows or nobody named a deadline."""
+    def _patience(
+        self, request: Request, plan: Plan, route: Route, outcome: Outcome
+    ) -> tuple[float | None, float | None]:
+        """Seconds to its first token, and to its end, after which the next route gets its turn, while that one still
+        has the time. None: the route's own bounds are enough, since nothing could follow or nobody named a deadline."""
         after = plan.routes[plan.routes.index(route) + 1 :]
         if not after or request.deadline_s is None:
-            return None
+            return None, None
         left_s = outcome.started + self.bound_s(request) - time.monotonic()
-        needed = plan.estimates.get(after[0].name)
-        return max(left_s - needed.total_s if needed else 0.0, left_s * SHARE_OF_DEADLINE)
+        needed_s = _needed(request, plan, after[0], outcome)
+        if needed_s is None:
+            return left_s * SHARE_OF_DEADLINE, None
+        if needed_s >= left_s:
+            return None, None
+        if not request.stream:
+            return None, left_s - needed_s
+        # Once it has begun, nobody can take over: what is left then must do for the rest of it.
+        own = plan.estimates.get(route.name)
+        return left_s - max(needed_s, min(own.total_s - own.ttft_s, left_s / 2) if own else 0.0), None
 
     def _continues(self, request: Request, plan: Plan, attempt: Attempt, outcome: Outcome) -> Route | None:
         """The local route that may go on from the text so far; None: nobody asked for it, or it cannot be."""
@@ -136,6 +148,31 @@ def _final(error: BackendError) -> bool:
         and not isinstance(error, NotSendable)
         and error.code != ContextLengthExceeded.code
     )
+
+
+def _needed(request: Request, plan: Plan, route: Route, outcome: Outcome) -> float | None:
+    """Seconds that the route would take to the end of its answer; None: not known."""
+    if estimate := plan.estimates.get(route.name):
+        return estimate.total_s
+    assert outcome.decided is not None
+    snapshot = outcome.decided.snapshot
+    health = snapshot.health.get(route.name)
+    if health is None or not health.tokens_per_s:
+        return None
+    tokens = min(request.sampling.max_tokens or snapshot.completion_tokens, snapshot.completion_tokens)
+    return PACE_MARGIN * (health.ttft_s + tokens / health.tokens_per_s)
+
+
+async def _whole(events: AsyncGenerator[Event, None], patience_s: float | None) -> list[Event]:
+    """All events, if the last one comes in time."""
+    try:
+        async with asyncio.timeout(patience_s) as patience, aclosing(events):
+            return [event async for event in events]
+    except TimeoutError:
+        if not patience.expired():
+            raise
+        message = f"No whole answer within {patience_s:.3g} s, and another route had to get its turn."
+        raise DeadlineExceeded(message, code="first_token_timeout", retry_after=5) from None
 
 
 class _Turns:
