@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from backends.base import Backend
+from backends.openai_http import OpenAIBackend
 from gateway.audit_reader import decisions, ledger
 from gateway.audit_rows import Decision, Departure
 from gateway.audit_verify import Verification, verify
@@ -105,8 +106,16 @@ def site(make_app: AppMaker, exchange: Opener, tmp_path: Path) -> Opened:
         app = make_app(*local, config=config)
         async with living(app):
             yield Whole(app, tmp_path, exchange)
+            await until(lambda: not _busy(app))
 
     return opened
+
+
+def _busy(app: Gateway) -> int:
+    """Connections on which an answer's end has still to come: closed now, aiohttp would warn that nobody read it."""
+    backends = [backend for backend in app.current.site.backends.values() if isinstance(backend, OpenAIBackend)]
+    sessions = [backend.provider._transport._session for backend in backends]
+    return sum(len(session.connector._acquired) for session in sessions if session is not None)
 
 
 def client(transport: httpx2.AsyncBaseTransport) -> openai.AsyncOpenAI:
