@@ -18,19 +18,22 @@ _COLUMNS = ("NAME", "STATE", "MEMORY", "CONTEXT", "KV", "QUEUE", "RUNNING", "TOK
 @json_option
 @gateway_options
 def ps(as_json: bool, url: str) -> None:
-    """Show the models of a running gateway: state, memory, KV cache, queue, tokens/s."""
+    """Show the models of a running gateway (state, memory, KV cache, queue, tokens/s) and its providers."""
     status = Gateway(url, os.environ.get("OUTSTATION_API_KEY")).get("/outstation/status")
     if as_json:
         echo_json(status)
         return
-    models = status.get("models", [])
-    if not models:
+    models, providers = status.get("models", []), status.get("providers", [])
+    if models:
+        echo_table(_COLUMNS, [_row(model) for model in models])
+    elif not providers:
         click.echo("The gateway has no models. `outstation pull smollm2-135m-instruct` fetches one.")
-        return
-    echo_table(_COLUMNS, [_row(model) for model in models])
     for model in models:
         if model.get("detail"):
             click.echo(printable(f"{model['name']}: {model['detail']}"))
+    if providers:
+        click.echo()
+        echo_table(("PROVIDER", "STATE", "CONTEXT", "TTFT", "TOK/S"), [_provider_row(route) for route in providers])
 
 
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
@@ -44,4 +47,14 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
         str(model["waiting"]),
         f"{model['running']}/{model['max_sequences']}",
         f"{rate:.1f}" if rate else "-",
+    )
+
+
+def _provider_row(route: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        printable(route["route"]),
+        printable(route["reason"]) or "reachable",
+        str(route["context_length"]),
+        f"{route['ttft_s']:.2f} s" if route["ttft_s"] else "-",
+        f"{route['tokens_per_s']:.1f}" if route["tokens_per_s"] else "-",
     )

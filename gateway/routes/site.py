@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from typing import Any
 
 import orjson
 from starlette.requests import Request as HTTPRequest
@@ -12,6 +13,7 @@ from starlette.responses import Response
 
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.state import Site
+from policies.base import Route
 
 Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
 
@@ -49,12 +51,26 @@ def metrics_endpoint(metrics: Metrics) -> Endpoint:
     return scrape
 
 
+def _reachability(site: Site, route: Route) -> dict[str, Any]:
+    health = site.health(route)
+    return {
+        "route": route.name,
+        "context_length": route.context_length,
+        "reason": site.offline or health.reason,
+        "retry_after_s": health.retry_after,
+        "ttft_s": health.ttft_s or None,
+        "tokens_per_s": health.tokens_per_s or None,
+    }
+
+
 def status_endpoint(site: Site, version: str) -> Endpoint:
-    """What each model does now; `outstation ps` reads it."""
+    """What each model does now, and which providers can be asked; `outstation ps` reads it."""
     began = time.monotonic()
 
     async def status(http: HTTPRequest) -> Response:
         models = [asdict(state) for state in site.states()]
-        return json_response({"version": version, "uptime_s": time.monotonic() - began, "models": models})
+        providers = [_reachability(site, route) for route in site.routes() if route.location == "remote"]
+        uptime_s = time.monotonic() - began
+        return json_response({"version": version, "uptime_s": uptime_s, "models": models, "providers": providers})
 
     return status

@@ -165,10 +165,22 @@ class ModelStatusObject(BaseModel):
     status: Literal["stopped", "starting", "ready", "draining", "failed"]
 
 
+class ProviderRoute(Out):
+    """A provider's model. `reason`: why it cannot be asked now, or empty."""
+
+    route: str
+    context_length: int
+    reason: str
+    retry_after_s: float | None
+    ttft_s: float | None
+    tokens_per_s: float | None
+
+
 class SiteStatus(Out):
     version: str
     uptime_s: float
     models: list[ModelStatusObject]
+    providers: list[ProviderRoute]
 
 
 class PlannedRoute(Out):

@@ -303,3 +303,14 @@ def test_an_answer_is_closed_when_it_is_left(scripted: FakeGateway) -> None:
     assert next(chunks)["choices"][0]["delta"]["content"] == "Hello"
     chunks.close()
     scripted.hold.set()
+
+
+def test_ps_shows_which_providers_can_be_asked(outstation: Outstation, scripted: FakeGateway) -> None:
+    route = {"route": "acme/large", "context_length": 32768, "retry_after_s": None}
+    scripted.status["providers"] = [
+        {**route, "reason": "", "ttft_s": 0.25, "tokens_per_s": 40.0},
+        {**route, "reason": "no connection", "ttft_s": None, "tokens_per_s": None},
+    ]
+    lines = outstation("ps").stdout.splitlines()
+    assert lines[-2].split() == ["acme/large", "reachable", "32768", "0.25", "s", "40.0"]
+    assert "no connection" in lines[-1]
