@@ -239,8 +239,10 @@ class ProviderSettings(Table):
     def _urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
             parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
-                raise ValueError(f"{url!r} is no base URL: `https://host/v1`, without a query or a password")
+            if "@" in url:  # not repeated: it may be a password
+                raise ValueError("a base URL holds no password: put the key where `key_env` or `key_file` says")
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+                raise ValueError(f"{url!r} is no base URL: `https://host/v1`, without a query")
         if not urls:
             raise ValueError("name at least one URL")
         return tuple(url.rstrip("/") for url in urls)
