@@ -1,0 +1,61 @@
+"""When a route has had its chance: the next one gets its turn while it still has the time."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from backends.fake import FakeBackend, say
+from backends.types import Chunk, Usage
+from policies.base import Route
+
+pytestmark = pytest.mark.anyio
+
+THERE = Route("acme/large", "acme/large", "remote", 100_000, provider="acme")
+SLOW = Chunk(0, "slow", tokens=(1,))
+
+
+@dataclass
+class Provider(FakeBackend):
+    """Of a known pace: seconds to the first token, and tokens/s."""
+
+    pace: tuple[float, float] = (0.0, 0.0)
+
+    def health(self) -> tuple[str, float | None, float, float]:
+        return "", None, *self.pace
+
+
+async def ask(make_app, exchange, pace, *steps, stream=False, deadline_ms=1000):
+    """The box plays `steps`; the provider answers at once, whatever it says of its pace."""
+    box = FakeBackend("m", lambda _: [*steps, Chunk(0, finish_reason="stop"), Usage(1, 1)])
+    app = make_app(box, remote=[(THERE, Provider(THERE.name, say("from afar"), pace=pace))])
+    controls = {"outstation": {"deadline_ms": deadline_ms}, "max_tokens": 10, "stream": stream}
+    begun = exchange(app, {"model": "auto", "messages": [{"role": "user", "content": "x"}], **controls})
+    await begun.end()
+    return begun
+
+
+async def test_a_whole_answer_that_stalls_is_handed_over_while_the_provider_has_the_time(make_app, exchange):
+    begun = await ask(make_app, exchange, (0.1, 100.0), SLOW, asyncio.Event())
+    assert begun.status == 200
+    assert begun.headers["x-outstation-route"] == "acme/large"
+    assert begun.headers["x-outstation-attempts"] == "2"
+
+
+async def test_a_stream_that_does_not_begin_is_handed_over(make_app, exchange):
+    begun = await ask(make_app, exchange, (0.1, 100.0), asyncio.Event(), stream=True)
+    assert begun.headers["x-outstation-route"] == "acme/large"
+    assert b"from afar" in begun.body
+
+
+async def test_nobody_is_interrupted_for_a_provider_that_would_be_late(make_app, exchange):
+    begun = await ask(make_app, exchange, (100.0, 1.0), 0.3, SLOW, deadline_ms=500)
+    assert begun.headers["x-outstation-route"] == "local/m"
+    assert begun.status == 200
+
+
+async def test_a_whole_answer_is_not_given_up_for_a_provider_of_unknown_pace(make_app, exchange):
+    begun = await ask(make_app, exchange, (0.0, 0.0), SLOW, 0.6)
+    assert begun.headers["x-outstation-route"] == "local/m"
