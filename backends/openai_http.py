@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ MAX_ERROR_BYTES = 1 << 16
 ERROR_BODY_S = 2.0
 NEWEST = 0.2  # weight of the newest figure in an average
 ANSWERED = frozenset({"provider_not_found"})  # ill is not the endpoint
+NO_CODE = re.compile(r"[^\w.:/\[\] -]+", re.ASCII)
 MAY_SAY_HOW_LONG = frozenset({"provider_busy", "provider_key", "provider_error"})
 
 
@@ -267,12 +269,13 @@ class OpenAIBackend:
             raise self._scrubbed(error) from None
 
     def _scrubbed(self, error: BackendError) -> BackendError:
-        """No provider's words show the site's key."""
+        """No provider's words show the site's key, and its code stays within its line of a header or a log."""
         if key := self.provider.settings.key:
             error.message = error.message.replace(key, "[key]")
             error.code = error.code.replace(key, "[key]")
             error.param = error.param and error.param.replace(key, "[key]")
             error.args = (error.message,)
+        error.code = NO_CODE.sub("_", error.code)
         return error
 
     def _late(self, what: str) -> BackendError:

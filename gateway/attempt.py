@@ -12,13 +12,14 @@ from backends.base import Backend
 from backends.errors import BackendError, DeadlineExceeded, EngineFailed, InvalidRequest
 from backends.types import Chunk, Event, Request, Usage
 from gateway.books import Books
-from gateway.egress import Clearance, Egress
+from gateway.egress import Clearance, Egress, EgressDenied
 from gateway.metrics import Metrics
 from gateway.outcome import Outcome
 from policies.base import Plan, Route
 
-UNPAID = frozenset({"provider_unreachable", "provider_busy", "provider_key", "provider_not_found", "provider_down"})
-"""Failures after which a provider bills nothing: it did not begin."""
+UNSENT = frozenset({"audit_unavailable", "offline", EgressDenied.code})
+UNPAID = UNSENT | {"provider_unreachable", "provider_busy", "provider_key", "provider_not_found", "provider_down"}
+"""Failures after which a provider bills nothing: it did not begin, or the boundary let nothing through to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,11 @@ class Attempt:
         usage: Usage | None = None
         failure: BackendError | None = None
         with ExitStack() as stack:
-            sent = self._cleared(stack)
+            try:
+                sent = self._cleared(stack)
+            except BackendError as error:
+                self._outcome.tried.append((self.route.name, error.code, 0.0))
+                raise
             try:
                 source = self._works.backends[self.route.model].generate(sent.request)
                 if patience_s is not None:
@@ -98,6 +103,8 @@ class Attempt:
         if isinstance(event, Usage):
             return
         self.deltas += 1
+        if event.finish_reason is not None:
+            self.can_continue = False  # it is complete, whatever comes after it
         if event.wire is not None:
             self.can_continue = False  # tool calls and the like cannot be taken over by another model
             self._works.books.saw(event, self.route)

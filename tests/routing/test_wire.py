@@ -125,8 +125,7 @@ async def test_two_choices_at_once(site: Opened) -> None:
         DONE,
     )
     async with FaultProxy(usual=says) as proxy, site(FakeBackend("m"), config=provider("acme", proxy.url)) as gateway:
-        async with gateway.sdk() as sdk:
-            seen = await told(sdk, True, n=2, model="acme/large")
+        seen = await told(gateway.sdk(), True, n=2, model="acme/large")
     assert seen.texts == {0: "bd", 1: "ac"}
     assert seen.finished == {0: "stop", 1: "length"}
     roles = [c.index for chunk in seen.chunks for c in chunk.choices if c.delta.role]
@@ -174,9 +173,9 @@ async def test_usage_once_where_asked_for_and_nowhere_else(site: Opened, include
 async def test_bodies_keep_what_a_provider_adds(site: Opened) -> None:
     (plain,) = whole().body or ()
     body = {**orjson.loads(plain), "system_fingerprint": "fp_1", "service_tier": "flex", "vendor": {"a": [1]}}
-    async with FaultProxy(usual=Act(body=(orjson.dumps(body),))) as proxy:
-        async with site(FakeBackend("m"), config=provider("acme", proxy.url)) as gateway:
-            begun = await gateway.ask(model="acme/large")
+    says = Act(body=(orjson.dumps(body),))
+    async with FaultProxy(usual=says) as proxy, site(FakeBackend("m"), config=provider("acme", proxy.url)) as gateway:
+        begun = await gateway.ask(model="acme/large")
     said = begun.json
     assert {key: said[key] for key in ("system_fingerprint", "service_tier", "vendor")} == {
         "system_fingerprint": "fp_1",
