@@ -1,0 +1,148 @@
+"""What is explained is what then happens; and explaining it runs, sends, pays and records nothing."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+
+from backends.errors import EngineFailed, Unavailable
+from tests.gateway.conftest import living
+from tests.gateway.test_replay import ask, bodies, recorded, site  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.anyio
+EXPLAIN = "/v1/outstation/explain"
+M = [{"role": "user", "content": "x"}]
+
+
+async def explain(app, exchange, **fields):
+    headers = fields.pop("headers", {})
+    begun = exchange(app, {"model": "auto", "messages": M, **fields}, EXPLAIN, **headers)
+    await begun.end()
+    return begun
+
+
+def first_asked(begun) -> str:
+    """The route in front, as the headers of an answer tell it: it was answered by it, or it failed."""
+    reasons = begun.headers.get("x-outstation-reason", "").split("; ")
+    failed = [reason.split(" failed")[0] for reason in reasons if " failed: " in reason]
+    return failed[0] if failed else begun.headers.get("x-outstation-route", "")
+
+
+@pytest.mark.parametrize("trouble", ["none", "local fails", "acme is down"])
+async def test_the_first_route_explained_is_the_first_one_asked(site, exchange, trouble):  # noqa: F811
+    app = site(local=(lambda _: [EngineFailed("It died.")]) if trouble == "local fails" else None)
+    if trouble == "acme is down":
+        app.current.site.backends["acme/large"].down = "no connection"
+    seen = set()
+    async with living(app):
+        for body in bodies()[:100]:
+            plan = await explain(app, exchange, **dict(body))
+            then = await ask(app, exchange, **dict(body))
+            if plan.status != 200:
+                assert (plan.status, plan.json) == (then.status, then.json)
+            elif plan.json["refused"]:
+                assert plan.json["refused"]["status"] == then.status
+                assert plan.json["refused"]["code"] == then.json["error"]["code"]
+                assert plan.json["refused"]["message"] == then.json["error"]["message"]
+                assert plan.json["routes"] == []
+                seen.add("refused")
+            elif then.status == 200:
+                assert plan.json["routes"][0]["route"] == first_asked(then)
+                seen.add(plan.json["routes"][0]["route"])
+    assert {"refused", "local/n", "beta/b"} <= seen
+
+
+async def test_it_leaves_no_trace(site, exchange):  # noqa: F811
+    app = site()
+    began = time.time() - 1
+
+    async def twice():
+        for fields in ({}, {"model": "acme/large", "max_tokens": 9}, {"outstation": {"locality": "prefer_remote"}}):
+            assert (await explain(app, exchange, **fields)).json["routes"]
+
+    assert await recorded(app, twice) == []
+    assert list(app.shared.audit.ledger(began)) == []
+    assert all(backend.requests == [] for backend in app.current.site.backends.values())
+    assert app.shared.books.spending.spent("").site_day == 0
+    assert app.shared.boundary._cleared == {}
+
+
+async def test_everything_that_decides_is_in_it(site, exchange):  # noqa: F811
+    app = site()
+    mail = [{"role": "user", "content": "write to bob.smith@example.org"}]
+    plan = (await explain(app, exchange, messages=mail, max_tokens=100)).json
+    assert plan["object"] == "outstation.plan"
+    assert plan["data_classes"] == ["email"]
+    here, *_, acme = plan["routes"]
+    assert (here["route"], here["prompt_tokens"], here["prompt_tokens_exact"], here["cost_usd"]) == (
+        "local/m", 3, True, 0,
+    )  # fmt: skip
+    assert (acme["route"], acme["redact"], acme["prompt_tokens_exact"]) == ("acme/large", ["email"], False)
+    assert acme["cost_usd"] == pytest.approx((acme["prompt_tokens"] + 100) * 100 / 1e6)
+    health = {"x_outstation_data_classes": "health"}
+    plan = (await explain(app, exchange, messages=M, headers=health)).json
+    dropped = {"route": "acme/large", "policy": "privacy", "reason": "holds health", "code": "privacy_denied"}
+    assert dropped in plan["dropped"]
+    assert plan["refused"] is None
+
+
+async def test_a_completion_is_explained_too(site, exchange):  # noqa: F811
+    app = site()
+    begun = exchange(app, {"model": "auto", "prompt": ["1 2 3", "4"]}, EXPLAIN)
+    await begun.end()
+    assert begun.json["routes"][0]["route"] == "local/m"
+
+
+async def test_a_prompt_that_cannot_be_counted_is_told(site, exchange):  # noqa: F811
+    app = site()
+    app.current.site.backends["m"].count_tokens = Unavailable("It does not load.", retry_after=1)
+    plan = (await explain(app, exchange)).json
+    assert plan["routes"][0]["route"] == "local/n"
+    assert "local/m failed: model_unavailable" in plan["reasons"]
+
+
+WRONG = [
+    {"outstation": {"locality": "only_local"}, "headers": {"x_outstation_locality": "only_remote"}},
+    {"outstation": {"deadline_ms": 5}, "headers": {"x_outstation_deadline_ms": "6"}},
+    {"outstation": {"locality": "nowhere"}},
+    {"outstation": {"deadline_ms": 0}},
+    {"outstation": {"data_classes": ["Not a class"]}},
+    {"outstation": {"locallity": "only_local"}},
+    {"headers": {"x_outstation_locality": "here"}},
+    {"headers": {"x_outstation_deadline_ms": "-1"}},
+    {"headers": {"x_outstation_data_classes": "Health!"}},
+    {"n": 9},
+    {"stream_options": {"include_usage": True}},
+    {"model": "acme/large", "outstation": {"locality": "only_local"}},
+    {"model": "m", "outstation": {"locality": "only_remote"}},
+]
+
+
+@pytest.mark.parametrize(("fields", "path"), [*itertools.product(WRONG, [EXPLAIN, "/v1/chat/completions"])])
+async def test_contradictory_controls_are_refused_the_same_way(site, exchange, fields, path):  # noqa: F811
+    app = site()
+    body = {"model": "auto", "messages": M, **fields}
+    begun = exchange(app, body, path, **body.pop("headers", {}))
+    await begun.end()
+    if begun.status == 200:  # a plan that refuses
+        assert path == EXPLAIN
+        assert begun.json["refused"]["status"] == 400
+        assert begun.json["refused"]["code"] == "no_route"
+    else:
+        assert begun.status == 400
+        assert begun.json["error"]["message"]
+    assert all(backend.requests == [] for backend in app.current.site.backends.values())
+
+
+@pytest.mark.parametrize(
+    "body", [[], "x", {"model": "auto"}, {"model": 1, "messages": M}, {"model": "gone", "messages": M}]
+)
+async def test_what_is_no_request_is_refused_as_one(site, exchange, body):  # noqa: F811
+    app = site()
+    asked, explained = exchange(app, body), exchange(app, body, EXPLAIN)
+    await asked.end()
+    await explained.end()
+    assert 400 <= asked.status == explained.status < 500
+    assert asked.json == explained.json
