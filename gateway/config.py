@@ -7,7 +7,7 @@ import hashlib
 import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +137,15 @@ def _parse(text: str, source: Path | None, overrides: Mapping[str, Any]) -> File
         return FileConfig.model_validate({**data, "server": data.get("server", {}) | given}) if given else config
     except ValidationError as error:
         lines = line_numbers(text)
-        problems = [_explain(detail, source, lines) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+        problems = [_explain(detail, source, lines) for detail in details if not _follows(detail, details)]
         raise ConfigError("\n".join(problems)) from None
+
+
+def _follows(detail: ErrorDetails, others: Sequence[ErrorDetails]) -> bool:
+    """Whether a list is called too short only because what is in it was found wrong."""
+    place = detail["loc"]
+    return detail["type"] == "too_short" and any(o["loc"][: len(place)] == place != o["loc"] for o in others)
 
 
 def _explain(detail: ErrorDetails, source: Path | None, lines: Mapping[Place, int]) -> str:
@@ -155,6 +162,8 @@ def _explain(detail: ErrorDetails, source: Path | None, lines: Mapping[Place, in
     if detail["type"] == "missing":
         what = _table_at(place[:-1]).model_fields[str(place[-1])].description
         return f"{where}`{_dotted(place)}` is missing{f': {what}' if what else '.'}"
+    if detail["type"] == "too_short":
+        return f"{where}{_dotted(place)}: needs at least {detail['ctx']['min_length']}."
     if detail["type"] == "value_error":
         return f"{where}{_dotted(place)}: {detail['ctx']['error']}." if place else f"{where}{detail['ctx']['error']}."
     found = "" if place[:1] == ("keys",) else f", found {_shown(detail['input'])}"

@@ -53,9 +53,9 @@ def explain(
 
 def _print(plan: dict[str, Any]) -> None:
     click.echo(f"Data classes: {', '.join(plan['data_classes']) or 'none found'}")
-    click.echo(f"Reasons: {printable('; '.join(plan['reasons'])) or 'none'}\n")
+    click.echo(f"Reasons: {printable('; '.join(plan['reasons'])) or 'none'}")
     if plan["refused"]:
-        click.echo(f"Refused with {plan['refused']['status']}: {printable(plan['refused']['message'])}\n")
+        click.echo(f"Refused with {plan['refused']['status']}: {printable(plan['refused']['message'])}")
     rows = [
         [
             str(number),
@@ -68,6 +68,7 @@ def _print(plan: dict[str, Any]) -> None:
         for number, route in enumerate(plan["routes"], 1)
     ]
     if rows:
+        click.echo()
         echo_table(["", "ROUTE", "PROMPT", "FIRST TOKEN", "COST UP TO", "REDACTED"], rows)
     if plan["dropped"]:
         click.echo()

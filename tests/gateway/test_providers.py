@@ -54,6 +54,7 @@ WRONG = [
     (ACME.replace("output_price = 2\n", ""), 4, "`providers[0].models[0].output_price` is missing"),
     (ACME.replace("input_price = 1", "input_price = -1"), 7, "input_price: expected greater than or equal to 0"),
     (ACME.replace("output_price = 2", "output_price = inf"), 8, "output_price: expected a finite number"),
+    (ACME.split("[[providers.models]]")[0] + "models = []\n", 4, "providers[0].models: needs at least 1."),
     # aliases
     (ACME + 'aliases = ["x"]\n[aliases]\nx = "auto"\n', 11, "aliases.x: the model name or alias 'x' is given twice"),
     (ACME + 'aliases = ["x", "x"]\n', 9, "the model name or alias 'x' is given twice"),
@@ -98,6 +99,12 @@ def test_each_mistake_is_refused_at_the_start_with_its_line(start, tmp_path, tex
     assert message in str(caught.value)
     assert f"{tmp_path}/outstation.toml, line {line}: " in str(caught.value)
     assert "secret@" not in str(caught.value)
+
+
+def test_one_mistake_is_named_once(start):
+    with pytest.raises(ConfigError) as caught:
+        start(ACME.replace("input_price = 1\n", ""))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 RIGHT = [
