@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import httpx2
 
@@ -15,8 +15,8 @@ from backends.errors import BackendError, DeadlineExceeded, EngineFailed, Invali
 from backends.remote import answers
 from backends.remote.events import EventReader, EventTooLargeError
 from backends.remote.provider import Endpoint, Provider, StoppedAtBoundaryError
+from backends.remote.reply import Reply
 from backends.remote.settings import RemoteModel
-from backends.remote.transport import Body
 from backends.types import Chunk, Event, ModelState, PromptCount, Request
 
 PATHS = {"chat": "chat/completions", "completion": "completions"}
@@ -46,9 +46,9 @@ class Pace:
 
 
 class _Streamed(NamedTuple):
-    """An answer that has begun: its bytes, and when it was asked for (the loop's time)."""
+    """An answer that has begun: its reply, and when it was asked for (the loop's time)."""
 
-    body: Body
+    reply: Reply
     started: float
 
 
@@ -138,34 +138,28 @@ class OpenAIBackend:
     async def _ask(self, endpoint: Endpoint, request: Request, body: bytes) -> list[Event] | _Streamed:
         """Sends to one endpoint. Returns a whole answer's events, or a stream that has begun: the caller's to close."""
         started = asyncio.get_running_loop().time()
-        response = await self._head(endpoint, request, body)
-        stream, streams = cast("Body", response.stream), False
+        reply, streams = await self._head(endpoint, request, body, started), False
         try:
-            if response.status_code != 200:
-                raise await self._refused(response, stream)
-            whole = not request.stream or response.headers.get("content-type", "").startswith("application/json")
-            if whole:
-                data = await self._read(stream, MAX_BODY_BYTES, started + self.provider.settings.total_timeout_s)
+            if reply.status != 200:
+                raise await self._refused(reply)
+            if not request.stream or reply.headers.get("content-type", "").startswith("application/json"):
+                data = await self._read(reply, MAX_BODY_BYTES, started + self.provider.settings.total_timeout_s)
                 return self._whole(request, endpoint, data, len(body), started)
             streams = True
-            return _Streamed(stream, started)
-        except (EventTooLargeError, httpx2.TransportError) as error:
+            return _Streamed(reply, started)
+        except httpx2.TransportError as error:
             raise self._cut(error) from error
         finally:
             if not streams:
-                await stream.aclose()
+                await reply.aclose()
 
-    def _first_s(self, request: Request) -> float:
-        """Patience until the first byte. The head of a whole answer comes when all of it was computed."""
+    async def _head(self, endpoint: Endpoint, request: Request, body: bytes, started: float) -> Reply:
         settings = self.provider.settings
-        return settings.first_token_timeout_s if request.stream else settings.total_timeout_s
-
-    async def _head(self, endpoint: Endpoint, request: Request, body: bytes) -> httpx2.Response:
-        patience_s = self._first_s(request)
+        # The head of a whole answer comes when all of it was computed.
+        patience_s = settings.first_token_timeout_s if request.stream else settings.total_timeout_s
         try:
-            async with asyncio.timeout(patience_s):
-                return await self.provider.post(endpoint, PATHS[request.kind], request.id, body)
-        except TimeoutError:
+            return await self.provider.post(endpoint, PATHS[request.kind], request.id, body, started + patience_s)
+        except httpx2.ReadTimeout:
             raise self._late(f"had no answer within {patience_s:.3g} s") from None
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             message = f"The provider {self.provider.name} cannot be reached."
@@ -196,7 +190,7 @@ class OpenAIBackend:
     ) -> AsyncGenerator[Event, None]:
         """What a stream says. Closing the generator closes the connection."""
         settings, name, now = self.provider.settings, self.provider.name, asyncio.get_running_loop().time
-        stream, started = streamed
+        reply, started = streamed
         ends, patient_until = started + settings.total_timeout_s, started + settings.first_token_timeout_s
         reader, pace = EventReader(), self._paces[endpoint.base_url]
         open_choices, counted = set(range(request.choices)), b""
@@ -205,7 +199,7 @@ class OpenAIBackend:
             while not done:
                 if first_at:
                     patient_until = now() + settings.idle_timeout_s
-                data = await stream.read(min(ends, patient_until))
+                data = await reply.read(min(ends, patient_until))
                 events = reader.feed(data) if data else [last] if (last := reader.end()) else []
                 done = not data
                 for event in events:
@@ -226,11 +220,11 @@ class OpenAIBackend:
                         yield chunk
             if open_choices:
                 raise self._broke(None)
-            stream.finish()
+            reply.finish()
         except (EventTooLargeError, httpx2.TransportError) as error:
             raise self._cut(error) from error
         finally:
-            await stream.aclose()
+            await reply.aclose()
         usage = answers.usage(self._parsed(counted), name) if counted else None
         pace.ended((usage.completion_tokens if usage else n_deltas) - 1, now() - first_at)
         yield usage or answers.guessed(request_bytes, said)
@@ -245,17 +239,17 @@ class OpenAIBackend:
             open_choices.discard(chunk.index)
         return True
 
-    async def _refused(self, response: httpx2.Response, stream: Body) -> BackendError:
+    async def _refused(self, reply: Reply) -> BackendError:
         until = asyncio.get_running_loop().time() + min(ERROR_BODY_S, self.provider.settings.idle_timeout_s)
         try:
-            data = await self._read(stream, MAX_ERROR_BYTES, until)
+            data = await self._read(reply, MAX_ERROR_BYTES, until)
         except (httpx2.TransportError, BackendError):
             data = b""  # the status says enough
-        return self._scrubbed(answers.refusal(response.status_code, response.headers, data, self.provider.name))
+        return self._scrubbed(answers.refusal(reply.status, reply.headers, data, self.provider.name))
 
-    async def _read(self, stream: Body, limit: int, until: float) -> bytes:
+    async def _read(self, reply: Reply, limit: int, until: float) -> bytes:
         parts, size = [], 0
-        while data := await stream.read(until):
+        while data := await reply.read(until):
             size += len(data)
             if size > limit:
                 raise answers.strange(self.provider.name, f"more than {limit} bytes")

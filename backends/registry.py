@@ -29,9 +29,9 @@ def build_openai(settings: ProviderSettings, depart: Depart, allowed: Callable[[
     """
     from backends.openai_http import OpenAIBackend
     from backends.remote.provider import Knocking, Provider
-    from backends.remote.transport import AiohttpTransport
+    from backends.remote.transport import Transport
 
-    provider = Provider(settings, depart, AiohttpTransport(), knocking=Knocking(allowed=allowed))
+    provider = Provider(settings, depart, Transport(), knocking=Knocking(allowed=allowed))
     return [OpenAIBackend(provider, model) for model in settings.models]
 
 

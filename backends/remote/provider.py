@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import httpx2
 
 from backends.remote.breaker import Breaker
+from backends.remote.dial import dial
+from backends.remote.reply import Reply
 from backends.remote.settings import ProviderSettings
+from backends.remote.transport import Target, Transport, target
 
 Depart = Callable[[str, str, str, int], None]
 """(request id, provider, endpoint's host, bytes): called before anything is sent, each time. It notes what leaves, and
@@ -55,14 +58,7 @@ class Endpoint:
     host: str
     breaker: Breaker
     heard_at: float = -math.inf
-    urls: dict[str, httpx2.URL] = field(default_factory=dict)
-
-    def url(self, path: str) -> httpx2.URL:
-        """Of one of the API's paths; parsed once."""
-        known = self.urls.get(path)
-        if known is None:
-            known = self.urls[path] = httpx2.URL(f"{self.base_url}/{path}")
-        return known
+    targets: dict[str, Target] = field(default_factory=dict, repr=False)
 
 
 class Provider:
@@ -78,7 +74,7 @@ class Provider:
         self,
         settings: ProviderSettings,
         depart: Depart,
-        transport: httpx2.AsyncBaseTransport,
+        transport: Transport,
         *,
         clock: Callable[[], float] = time.monotonic,
         knocking: Knocking | None = None,
@@ -89,13 +85,10 @@ class Provider:
         self._knocking = knocking or Knocking()
         self._depart = depart
         self._transport = transport
-        self._headers = httpx2.Headers(
-            {"content-type": "application/json", "accept-encoding": "gzip, deflate", **settings.headers}
-            | ({"authorization": f"Bearer {settings.key}"} if settings.key else {})
-        )
-        self._extensions: Mapping[str, object] = {
-            "timeout": {"connect": settings.connect_timeout_s, "pool": settings.connect_timeout_s}
-        }
+        # To unpack costs time, and a link that is worth packing for packs by itself: `identity`.
+        self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        self._headers |= {name.lower(): value for name, value in settings.headers.items()}
+        self._headers |= {"authorization": f"Bearer {settings.key}"} if settings.key else {}
         self._prober: asyncio.Task[None] | None = None
 
     @property
@@ -114,8 +107,11 @@ class Provider:
         """The endpoint that a request would be sent to now."""
         return next((endpoint for endpoint in self.endpoints if endpoint.breaker.available), None)
 
-    async def post(self, endpoint: Endpoint, path: str, request_id: str, body: bytes) -> httpx2.Response:
-        """Sends; returns once the head of the answer is there. Close the response.
+    async def post(self, endpoint: Endpoint, path: str, request_id: str, body: bytes, until: float) -> Reply:
+        """Sends; returns once the head of the answer is there. Close the reply.
+
+        Args:
+            until: the event loop's time (s) at which to give up.
 
         Raises:
             StoppedAtBoundaryError: it may not leave.
@@ -125,17 +121,10 @@ class Provider:
             self._depart(request_id, self.name, endpoint.host, len(body))
         except Exception as error:
             raise StoppedAtBoundaryError(error) from error
-        # With `stream` in place of `content`, httpx2 does not look for headers to add; the transport adds the length.
-        request = httpx2.Request(
-            "POST",
-            endpoint.url(path),
-            headers=self._headers,
-            stream=httpx2.ByteStream(body),
-            extensions=self._extensions,
-        )
-        response = await self._transport.handle_async_request(request)
+        to = endpoint.targets.get(path) or self._target(endpoint, path)
+        reply = await self._transport.send(to, body, until, self.settings.connect_timeout_s)
         endpoint.heard_at = self.clock()
-        return response
+        return reply
 
     def start(self) -> None:
         """Begins to look after the endpoints, so that no request has to find out that one is dead, or well again.
@@ -150,6 +139,11 @@ class Provider:
             prober.cancel()
             await asyncio.wait([prober])
         await self._transport.aclose()
+
+    def _target(self, endpoint: Endpoint, path: str) -> Target:
+        url = httpx2.URL(f"{endpoint.base_url}/{path}")
+        endpoint.targets[path] = made = target("POST", url, self._headers.items())
+        return made
 
     async def _look_after(self) -> None:
         while True:
@@ -166,10 +160,9 @@ class Provider:
         """Enough to tell a dead link, host or name from a living one."""
         parts = urlsplit(endpoint.base_url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
-                connection, _ = await loop.create_connection(asyncio.Protocol, parts.hostname or "", port)
+                connection = await dial(parts.hostname or "", port)
         except (OSError, ValueError) as error:  # TimeoutError and a name that is none are among them
             # Until the next knock has had its time, no request need find out.
             pause_s = self._knocking.ill_s + self.settings.connect_timeout_s + 1

@@ -1,68 +1,161 @@
-"""httpx2 over aiohttp's connections: of the transports that were measured, the one that costs least.
+"""The client of providers: httpx2's errors and interface, on connections of our own.
 
-httpx2 stays what the code speaks: its requests, responses and errors. Its client is left out, which would cost more
-than all the rest: a provider needs no cookies, no redirects (they would leave for hosts that nobody allowed) and no
-authentication flows.
+httpx2's client, requests and responses cost several times as much as all the rest; a provider needs no cookies, no
+redirects (they would leave for hosts that nobody allowed), no proxies from the environment and no authentication flows.
+Nothing is ever sent twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import re
 import ssl
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-import aiohttp
 import httpx2
-from yarl import URL
+
+from backends.remote.connection import Connection
+from backends.remote.dial import dial
+from backends.remote.reply import Reply
 
 KEEP_ALIVE_S = 15.0
-LINGER_S = 1.0  # for the end of a body of which all that matters was read
-READ_BYTES = 1 << 16
-OUTDATED = (b"content-encoding", b"content-length", b"transfer-encoding")
+FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+"""Fields that are the transport's to write."""
+UNPACKED = (b"content-encoding", b"content-length", b"transfer-encoding")
+NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
-class AiohttpTransport(httpx2.AsyncBaseTransport):
-    """Connections are made on first use and kept for `KEEP_ALIVE_S`. Belongs to one event loop. Nothing is ever sent
-    twice: aiohttp repeats idempotent methods only, and a POST is none."""
+class Origin(NamedTuple):
+    """Where connections lead."""
 
-    def __init__(self, verify: ssl.SSLContext | None = None, *, limit: int = 0) -> None:
-        """`limit`: connections at once, to all hosts together; 0: as many as there are requests."""
+    secure: bool
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One method, URL and set of fields, written once for all requests that share them.
+
+    Attributes:
+        head: up to the number of the content-length; it holds the key.
+    """
+
+    origin: Origin
+    head: bytes = field(repr=False)
+    bodiless: bool = False
+
+
+def target(method: str, url: httpx2.URL, headers: Iterable[tuple[str, str]]) -> Target:
+    """Raises `ValueError` for what cannot be a field, or would be more than one."""
+    secure = url.scheme == "https"
+    if not NAME.fullmatch(method):
+        raise ValueError(f"the method {method!r} cannot be sent")
+    lines = [f"{method} {url.raw_path.decode('ascii')} HTTP/1.1", f"host: {url.netloc.decode('ascii')}"]
+    for name, value in headers:
+        if not NAME.fullmatch(name) or not VALUE.fullmatch(value):
+            raise ValueError(f"the header {name!r} cannot be sent")
+        if name.lower() not in FRAMING:
+            lines.append(f"{name}: {value}")
+    origin = Origin(secure, url.raw_host.decode("ascii"), url.port or (443 if secure else 80))
+    return Target(origin, "\r\n".join([*lines, "content-length: "]).encode("latin-1"), method == "HEAD")
+
+
+class Transport(httpx2.AsyncBaseTransport):
+    """Connections are made when they are needed and kept for `KEEP_ALIVE_S`; the one used last is used next, so that
+    what is too many goes away. Belongs to one event loop."""
+
+    def __init__(self, verify: ssl.SSLContext | None = None) -> None:
+        """`verify`: instead of the authorities that httpx2 trusts."""
         self._verify = verify
-        self._limit = limit
-        self._session: aiohttp.ClientSession | None = None
+        self._idle: dict[object, list[Connection]] = {}
+        self._all: set[Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def send(self, to: Target, body: bytes, until: float = math.inf, connect_s: float = math.inf) -> Reply:
+        """Returns once the head of the answer is there: close the reply.
+
+        Args:
+            until: the loop's time (s) at which to give up.
+            connect_s: seconds for a connection, if there is none.
+
+        Raises:
+            httpx2.TransportError: `ConnectError` and `ConnectTimeout` before anything was sent.
+        """
+        idle = self._idle.get(to.origin)
+        connection = idle.pop() if idle else await self._connect(to.origin, until, connect_s)
+        return await connection.ask(b"%b%d\r\n\r\n" % (to.head, len(body)), body, until, bodiless=to.bodiless)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Returns once the head is there; the response's stream is a `Body`. Raises httpx2's `TransportError`s."""
-        timeout: dict[str, Any] = request.extensions.get("timeout", {})
-        secure = request.url.scheme == "https"
+        """The same for httpx2's own client."""
+        now, timeout = asyncio.get_running_loop().time(), request.extensions.get("timeout", {})
+        connect_s, patience_s = (_or_inf(timeout.get(kind)) for kind in ("connect", "read"))
+        headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw]
         try:
-            response = await self._open().request(
-                request.method,
-                URL(str(request.url), encoded=True),
-                data=await request.aread(),
-                headers=[(key.decode("ascii"), value.decode("latin-1")) for key, value in request.headers.raw],
-                allow_redirects=False,
-                ssl=self._context() if secure else True,
-                timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    connect=timeout.get("pool"),
-                    sock_connect=timeout.get("connect"),
-                    sock_read=timeout.get("read"),
-                ),
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise _translated(error, request) from error
-        headers: tuple[tuple[bytes, bytes], ...] = response.raw_headers
-        if "Content-Encoding" in response.headers:  # undone already
-            headers = tuple(pair for pair in headers if pair[0].lower() not in OUTDATED)
-        return httpx2.Response(response.status, headers=list(headers), stream=Body(response, request), request=request)
+            to = target(request.method, request.url, headers)
+        except ValueError as error:
+            raise httpx2.LocalProtocolError(str(error), request=request) from None
+        reply = await self.send(to, await request.aread(), now + patience_s, connect_s)
+        reply.patience_s = patience_s
+        raw = reply.raw
+        if "content-encoding" in reply.headers:  # undone already
+            raw = [pair for pair in raw if pair[0].lower() not in UNPACKED]
+        return httpx2.Response(reply.status, headers=raw, stream=reply, request=request)
 
     async def aclose(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        """Closes all connections, at once."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for connection in list(self._all):
+            connection.abort()
+        await asyncio.sleep(0)  # the event loop lets go of their sockets
+
+    # For connections
+
+    def idle(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.setdefault(connection.origin, []).append(connection)
+        if self._sweep is None:
+            self._sweep = loop.call_later(KEEP_ALIVE_S, self._drop_old)
+
+    def gone(self, connection: Connection) -> None:
+        self._all.discard(connection)
+        idle = self._idle.get(connection.origin)
+        if idle and connection in idle:
+            idle.remove(connection)
+
+    # Inside
+
+    async def _connect(self, origin: Origin, until: float, connect_s: float) -> Connection:
+        loop = asyncio.get_running_loop()
+        ends = min(until, loop.time() + connect_s)
+        connection = Connection(loop, origin, self)
+        self._all.add(connection)
+        try:
+            async with asyncio.timeout_at(None if ends == math.inf else ends):
+                made = await dial(origin.host, origin.port)
+                await loop.create_connection(
+                    lambda: connection,
+                    sock=made,
+                    ssl=self._context() if origin.secure else None,
+                    server_hostname=origin.host if origin.secure else None,
+                )
+        except TimeoutError as error:
+            connection.abort()
+            raise httpx2.ConnectTimeout("no connection in time") from error
+        except (OSError, ValueError) as error:  # a bad certificate and a name that is none are among them
+            connection.abort()
+            raise httpx2.ConnectError(str(error) or type(error).__name__) from error
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        return connection
 
     def _context(self) -> ssl.SSLContext:
         """Made when it is needed: reading the authorities takes tens of milliseconds."""
@@ -70,97 +163,19 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             self._verify = httpx2.create_ssl_context()
         return self._verify
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._limit, keepalive_timeout=KEEP_ALIVE_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-                read_bufsize=READ_BYTES,
-            )
-        return self._session
+    def _drop_old(self) -> None:
+        """One timer for all idle connections: it rings when the oldest has had its time."""
+        self._sweep = None
+        loop = asyncio.get_running_loop()
+        before = loop.time() - KEEP_ALIVE_S
+        for connection in [connection for idle in self._idle.values() for connection in idle]:
+            if connection.idle_since <= before:
+                connection.abort()
+        self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
+        if self._idle:
+            oldest = min(idle[0].idle_since for idle in self._idle.values())
+            self._sweep = loop.call_at(oldest + KEEP_ALIVE_S, self._drop_old)
 
 
-class Body(httpx2.AsyncByteStream):
-    """An answer's bytes, decompressed. One timer bounds all its waits: it is moved forward by a plain assignment."""
-
-    __slots__ = ("_lingers", "_loop", "_request", "_response", "_timer", "_until", "_waits")
-
-    def __init__(self, response: aiohttp.ClientResponse, request: httpx2.Request) -> None:
-        self._response = response
-        self._request = request
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._until = math.inf
-        self._waits = False
-        self._lingers = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while data := await self.read():
-            yield data
-
-    async def read(self, until: float = math.inf) -> bytes:
-        """The next bytes; none at the end.
-
-        Args:
-            until: the loop's time (s) at which to give up.
-
-        Raises:
-            httpx2.TransportError: `ReadTimeout` if it gave up.
-        """
-        if until <= self._loop.time():
-            raise httpx2.ReadTimeout("out of time", request=self._request)
-        self._until = until
-        if until < math.inf:
-            self._watch(until)
-        self._waits = True
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _translated(error, self._request) from error
-        finally:
-            self._waits = False
-
-    def finish(self) -> None:
-        """All that matters was read. The connection returns to the pool as soon as the body's end is there too."""
-        if not self._response.content.is_eof():
-            self._lingers = True
-            self._loop.call_later(LINGER_S, self._response.close)
-
-    async def aclose(self) -> None:
-        """Unread bytes: the connection is closed, which tells the other end that nobody listens. Read to the end: it
-        went back to the pool by itself."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self._lingers:
-            self._response.close()
-
-    def _watch(self, until: float) -> None:
-        if self._timer is not None:
-            if self._timer.when() <= until:
-                return  # when it rings, it will see that there is time left
-            self._timer.cancel()
-        self._timer = self._loop.call_at(until, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        if not self._waits:
-            return  # a slow reader is not the provider's fault; the next read winds it up again
-        if self._loop.time() < self._until:
-            self._watch(self._until)
-        else:
-            self._response.content.set_exception(aiohttp.SocketTimeoutError("out of time"))
-
-
-def _translated(error: Exception, request: httpx2.Request) -> httpx2.TransportError:
-    """aiohttp's errors in httpx2's words."""
-    kinds: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[httpx2.TransportError]], ...] = (
-        (aiohttp.ConnectionTimeoutError, httpx2.ConnectTimeout),
-        (aiohttp.ClientConnectorError, httpx2.ConnectError),
-        ((aiohttp.SocketTimeoutError, TimeoutError), httpx2.ReadTimeout),
-        ((aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError), httpx2.RemoteProtocolError),
-        (aiohttp.ClientResponseError, httpx2.RemoteProtocolError),
-    )
-    kind = next((to for known, to in kinds if isinstance(error, known)), httpx2.ReadError)
-    return kind(str(error) or type(error).__name__, request=request)
+def _or_inf(seconds: Any) -> float:
+    return math.inf if seconds is None else float(seconds)

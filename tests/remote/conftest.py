@@ -17,7 +17,7 @@ from backends.errors import BackendError
 from backends.openai_http import OpenAIBackend
 from backends.remote.provider import Depart, Knocking, Provider
 from backends.remote.settings import Prices, ProviderSettings, RemoteModel
-from backends.remote.transport import AiohttpTransport
+from backends.remote.transport import Transport
 from backends.types import Chunk, Event, Request, Usage
 from tests.conftest import ROOT, START_TIMEOUT_S, free_port
 
@@ -110,7 +110,7 @@ async def make_backend() -> AsyncIterator[BackendMaker]:
         provider = Provider(
             ProviderSettings("cloud", urls, (row,), key=KEY, **bounds),
             depart or Departures(),
-            AiohttpTransport(),
+            Transport(),
             clock=clock,
             knocking=knocking,
         )
