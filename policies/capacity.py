@@ -11,6 +11,7 @@ from policies.base import Drop, Estimate, Learned, Route, Snapshot, Verdict
 NOTHING_LEARNED = Learned()
 RESERVE_CELLS = 16  # that a newcomer leaves free
 MARGIN = 1.25  # of a deadline: one answer in ten is later than estimated, but few of those that were to be this early
+IDLE_MARGIN = 1.5  # likewise, of the plain formula on an idle box: what was learned in a crowd says nothing of it
 SHARED = 2.0  # beside sequences that decode, a step has about half of its time for prompts
 
 
@@ -29,14 +30,14 @@ class Times:
 
     Attributes:
         ttft_s, total_s: until the first token, until the end.
-        queue_s: of them, those that pass before it is its turn.
         idle_s: until the end, if nobody else were there.
+        alone: nobody else is.
     """
 
     ttft_s: float
     total_s: float
-    queue_s: float
     idle_s: float
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +109,12 @@ class Capacity:
         idle_s = load_s + prompt_s + work.completion * alone
         others = state.running + state.waiting
         if not others:
-            return Times(load_s + prompt_s, idle_s, 0.0, idle_s)
+            return Times(load_s + prompt_s, idle_s, idle_s, alone=True)
         together = _token_seconds(state, others + work.sequences)
         ahead_s = min(state.backlog_tokens, (work.prompt * others * state.backlog_tokens) ** 0.5) / state.prefill_rate
         queue_s = ahead_s * SHARED + _admission_seconds(state, work, together)
         ttft_s = load_s + queue_s + prompt_s * SHARED
-        return Times(ttft_s, ttft_s + work.completion * together, queue_s, idle_s)
+        return Times(ttft_s, ttft_s + work.completion * together, idle_s, alone=False)
 
 
 def _work(request: Request, route: Route, snapshot: Snapshot, learned: Learned) -> Work:
@@ -171,25 +172,25 @@ def _missed(
 ) -> Drop | None:
     """The drop of a route that would miss the request's deadline; waiting helps if the box alone would make it."""
     deadline = request.deadline_s
-    if deadline is None or estimate.total_s * MARGIN <= deadline - snapshot.elapsed_s:
+    if deadline is None:
         return None
-    # What was learned in a crowd says nothing against an idle box.
-    idle_s, late_s = times.idle_s * min(1.0, factor), estimate.total_s - deadline / MARGIN
+    left_s, idle_s = deadline - snapshot.elapsed_s, times.idle_s * min(IDLE_MARGIN, factor * MARGIN)
+    if estimate.total_s * MARGIN <= left_s or (times.alone and idle_s <= left_s):
+        return None
     error: BackendError
     if idle_s > deadline:
         error = InvalidRequest(
-            f"The model {route.model} needs about {idle_s:.1f} s for this request even when nothing else runs, but its "
+            f"The model {route.model} may need {idle_s:.1f} s for this request even when nothing else runs, but its "
             f"deadline is {deadline:g} s. Allow more time, ask for fewer tokens or shorten the prompt.",
             code="capacity",
             param="outstation.deadline_ms",
         )
     else:
-        # A queue gets shorter by a second each second; what decodes beside it is in the way until its end.
-        wait_s = late_s if late_s <= times.queue_s * factor else estimate.total_s
+        # By when it would have been answered itself, those before it have been: then the box is as good as idle.
         error = DeadlineExceeded(
             f"The model {route.model} would answer in about {estimate.total_s:.1f} s, after the request's deadline of "
             f"{deadline:g} s. Try again when others are done, or allow more time.",
             code="capacity",
-            retry_after=max(1.0, wait_s),
+            retry_after=max(1.0, estimate.total_s),
         )
     return Drop(route, "capacity", f"answer in {estimate.total_s:.1f} s", error)
