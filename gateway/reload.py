@@ -101,6 +101,7 @@ class Gateway:
         if self._load is None:
             return "there is no file to read"
         async with self._reloading:
+            self._known = _stamp(self.current.config.source)
             try:
                 read = await asyncio.to_thread(_prepared, self._load)
                 config = self._as_it_runs(read)
@@ -123,7 +124,7 @@ class Gateway:
         log.info("configuration reloaded: policy %s, was %s", new.policy, old.policy)
         if late := _needs_restart(self._started, read):
             log.warning("changed, but only with the next start: %s", ", ".join(late))
-        _tell(new.config)
+        _tell(new.config, old.config)
         new.site.start()
         self._spawn(self._retire(old))
 
@@ -199,7 +200,6 @@ class Gateway:
             if now is not None and now != self._known:
                 await asyncio.sleep(self._look_s / 4)
                 if _stamp(source) == now:
-                    self._known = now
                     await self.reload()
 
 
@@ -210,8 +210,8 @@ def _prepared(load: Callable[[], Config]) -> Config:
     return config
 
 
-def _tell(config: Config) -> None:
-    for name in only_declared(config):
+def _tell(config: Config, before: Config | None = None) -> None:
+    for name in set(only_declared(config)).difference(only_declared(before) if before else ()):
         log.info(
             "data class %s: no text is searched for it, it counts where a header, a body or a key declares it", name
         )

@@ -14,7 +14,7 @@ from gateway.providers import provider_aliases, remote_routes
 from gateway.record import Facts, read_facts
 from gateway.spending import Spending
 from gateway.state import AUTO, SWITCHED_OFF
-from policies.base import Plan, Route, Snapshot, Spent, decide
+from policies.base import Estimate, Plan, Route, Snapshot, Spent, decide
 
 REFUSED = "refused"
 UNSENT = frozenset({"provider_down", "egress_denied", "offline", "audit_unavailable", "privacy_denied"})
@@ -101,7 +101,16 @@ class Replay:
         )
         candidates = self._candidates(row, facts)
         plan = decide(self._policies, request, candidates, snapshot)
-        return _compare(row, facts, plan, snapshot)
+        return _compare(row, facts, plan, snapshot, self._estimate(request, plan, snapshot))
+
+    def _estimate(self, request: Request, plan: Plan, snapshot: Snapshot) -> Estimate | None:
+        """Of the route in front. One that was not counted then was given the benefit of the doubt for the decision, as
+        if all of its prompt were cached; for a time to be told, nothing is."""
+        front = plan.routes[0] if plan.routes else None
+        if front is None or front.name in snapshot.prompt_tokens or front.name not in snapshot.cached_tokens:
+            return plan.estimates.get(front.name) if front else None
+        plain = replace(snapshot, cached_tokens={})
+        return decide(self._policies, request, (front,), plain).estimates.get(front.name)
 
     def _spent(self, recorded: Spent, key: str) -> Spent:
         """What was recorded, with this replay's spending in place of what was spent since it begins."""
@@ -137,7 +146,7 @@ def _offline(config: Config, then: str) -> str:
     return "" if then == SWITCHED_OFF else then
 
 
-def _compare(row: Decision, facts: Facts, plan: Plan, snapshot: Snapshot) -> Replayed:
+def _compare(row: Decision, facts: Facts, plan: Plan, snapshot: Snapshot, estimate: Estimate | None) -> Replayed:
     before = facts.planned[0] if facts.planned else REFUSED
     after = plan.routes[0].name if plan.routes else REFUSED
     still = {route.name for route in plan.routes}
@@ -154,7 +163,7 @@ def _compare(row: Decision, facts: Facts, plan: Plan, snapshot: Snapshot) -> Rep
         cost_before=row.cost,
         cost_after=_cost(row, facts.request, front, snapshot) if not same else 0.0 if lost else row.cost,
         total_before=row.total_s,
-        total_after=_total(row, front, plan, snapshot) if not same else None if lost else row.total_s,
+        total_after=_total(row, front, estimate, snapshot) if not same else None if lost else row.total_s,
         left_before=_providers(went),
         left_after=_providers(goes),
         redacted_after=any(plan.redact.get(name) for name in goes),
@@ -176,11 +185,11 @@ def _reason(plan: Plan, lost: str) -> str:
     return "; ".join((*plan.reasons, *(f"not {name} ({why})" for name, why in dropped)))
 
 
-def _total(row: Decision, front: Route | None, plan: Plan, snapshot: Snapshot) -> float | None:
+def _total(row: Decision, front: Route | None, estimate: Estimate | None, snapshot: Snapshot) -> float | None:
     """Seconds that it would take: on the box at most (90% of the answers), at a provider by its pace then."""
     if front is None:
         return None
-    if estimate := plan.estimates.get(front.name):
+    if estimate:
         return estimate.total_s
     health = snapshot.health.get(front.name)
     if not (health and health.tokens_per_s and row.completion_tokens):

@@ -57,11 +57,13 @@ def plan_object(request: Request, outcome: Outcome, refusal: BackendError | None
     plan, snapshot = decided.plan, decided.snapshot
 
     def row(route: Route) -> dict[str, Any]:
-        estimate = plan.estimates.get(route.name)
+        estimate, exact = plan.estimates.get(route.name), route.name in snapshot.prompt_tokens
+        if not exact and route.name in snapshot.cached_tokens:
+            estimate = None  # made as if all of the prompt were cached: it would be counted before it is relied on
         return {
             "route": route.name,
             "prompt_tokens": snapshot.tokens(route),
-            "prompt_tokens_exact": route.name in snapshot.prompt_tokens,
+            "prompt_tokens_exact": exact,
             "cost_usd": snapshot.cost(request, route),
             "ttft_s": estimate.ttft_s if estimate else None,
             "total_s": estimate.total_s if estimate else None,

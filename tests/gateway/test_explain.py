@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import dataclass
 
 import pytest
 
 from backends.errors import EngineFailed, Unavailable
+from backends.fake import FakeBackend
+from backends.types import ModelState
 from tests.gateway.conftest import living
 from tests.gateway.test_replay import ask, bodies, recorded, site  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
 EXPLAIN = "/v1/outstation/explain"
 M = [{"role": "user", "content": "x"}]
+
+
+@dataclass(slots=True)
+class Timed(FakeBackend):
+    """One whose rates are known."""
+
+    def state(self) -> ModelState:
+        return ModelState(self.name, "ready", context_length=4096, prefill_rate=1000.0, decode_rate=100.0)
 
 
 async def explain(app, exchange, **fields):
@@ -86,6 +97,16 @@ async def test_everything_that_decides_is_in_it(site, exchange):  # noqa: F811
     dropped = {"route": "acme/large", "policy": "privacy", "reason": "holds health", "code": "privacy_denied"}
     assert dropped in plan["dropped"]
     assert plan["refused"] is None
+
+
+async def test_no_time_is_told_that_was_made_up(site, exchange):  # noqa: F811
+    """A route that is not in front was not counted, and decided as if all of its prompt were cached."""
+    app = site()
+    app.current.site.backends.update({name: Timed(name) for name in ("m", "n")})
+    first, second, *_ = (await explain(app, exchange)).json["routes"]
+    assert (first["prompt_tokens_exact"], second["prompt_tokens_exact"]) == (True, False)
+    assert first["ttft_s"] > 0
+    assert second["ttft_s"] is second["total_s"] is None
 
 
 async def test_a_completion_is_explained_too(site, exchange):  # noqa: F811

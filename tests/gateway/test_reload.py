@@ -380,6 +380,14 @@ async def test_a_changed_file_is_noticed_and_a_bad_one_waits_for_the_next_change
         await until(lambda: list(app.current.site.backends) == ["b"])
 
 
+async def test_a_file_that_was_read_on_a_signal_is_not_read_again(bench, caplog):
+    app = bench.start(A, look_s=0.01)
+    async with living(app):
+        assert await bench.reload(B) == ""
+        await asyncio.sleep(0.1)
+    assert caplog.text.count("configuration reloaded") == 1
+
+
 async def test_a_defect_does_not_end_the_watch(bench):
     app = bench.start(A, look_s=0.01)
     async with living(app):
