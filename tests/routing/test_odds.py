@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from backends.errors import EngineFailed
 from backends.fake import FakeBackend, say
 from tests.gateway.conftest import Exchange
 from tests.remote.fault_proxy import DONE, FaultProxy, delta, refusal, stream, whole
@@ -27,6 +28,24 @@ async def test_what_was_never_sent_costs_nothing(site: Opened, why: str) -> None
         assert (await gateway.ask(model="acme/large", max_tokens=1)).status == 503
         assert gateway.app.shared.books.spending.spent("").site_day == 0.0
     assert proxy.seen == []
+
+
+async def test_a_free_request_does_not_fall_into_a_paid_one_unseen(site: Opened) -> None:
+    """There was money when it was decided, and none when the box failed."""
+    waits = asyncio.Event()
+    local = FakeBackend("m", lambda _: [waits, EngineFailed("It died.", retry_after=0.01)])
+    async with FaultProxy(usual=whole()) as proxy:
+        config = "[budget]\nsite_day = 1.0\n" + provider("acme", proxy.url, price=1.0)
+        async with site(local, config=config) as gateway:
+            asking = asyncio.create_task(gateway.ask())
+            await until(lambda: local.requests)
+            gateway.app.shared.books.spending.reserve("another's", "", 1.0)
+            waits.set()
+            begun = await asking
+    assert begun.status == 503
+    assert "not acme/large (budget: " in begun.headers["x-outstation-reason"]
+    assert proxy.seen == []
+    assert gateway.ledger() == []
 
 
 async def test_an_attempt_that_the_boundary_stopped_is_in_the_audit(site: Opened) -> None:

@@ -27,7 +27,8 @@ async def test_no_planted_value_reaches_whom_it_must_not(site: Opened, seed: int
     assert report.leaks == []
     assert report.wrong == []
     # Nothing of it was proved by nothing having been sent.
-    assert min(len(echoed.seen) for echoed in echoes.values()) >= COUNT // 40
+    assert all(echoed.seen for echoed in echoes.values())
+    assert sum(len(echoed.seen) for echoed in echoes.values()) >= COUNT // 3
     assert report.restored >= COUNT // 10
     # The books say the same as the other end.
     left = Counter((row.provider, row.bytes) for row in gateway.ledger())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import openai
 import pytest
@@ -138,30 +138,29 @@ async def test_its_own_400_comes_back_as_one(site: Opened, real_provider: str) -
     assert len(proxy.seen) >= 4
 
 
-@pytest.mark.parametrize("held_back", [True, False])
+@pytest.mark.parametrize(("held_back", "streamed"), [(True, True), (True, False), (False, True)])
 async def test_a_client_that_leaves_frees_the_provider(
-    make_app: AppMaker, site: Opened, tmp_path, real_provider: str, held_back: bool
+    make_app: AppMaker, tmp_path: Path, real_provider: str, held_back: bool, streamed: bool
 ) -> None:
     """Over real sockets, before and after the first byte, within a second."""
     (tmp_path / "key").write_text(KEY)
     usual = Act(head="stall") if held_back else Act()
-    async with FaultProxy(real_provider, usual=usual) as proxy:
-        async with listening(make_app(FakeBackend("m"), config=config(proxy.url))) as sdk:
-            asking = asyncio.create_task(
-                sdk.chat.completions.create(model=NAMED, messages=COUNT, stream=True, max_tokens=400)
-            )
-            if held_back:
-                async with asyncio.timeout(5):
-                    await proxy.began.wait()
-                asking.cancel()
-                await asyncio.wait([asking])
-            else:
-                stream = await asking
-                await anext(aiter(stream))
-                await stream.close()
-            async with asyncio.timeout(1):
-                await proxy.hung_up.wait()
-        gc.collect()
+    async with FaultProxy(real_provider, usual=usual) as proxy, AsyncExitStack() as stack:
+        sdk = await stack.enter_async_context(listening(make_app(FakeBackend("m"), config=config(proxy.url))))
+        asking = asyncio.create_task(
+            sdk.chat.completions.create(model=NAMED, messages=COUNT, stream=streamed, max_tokens=400)
+        )
+        if held_back:
+            async with asyncio.timeout(5):
+                await proxy.began.wait()
+            asking.cancel()
+            await asyncio.wait([asking])
+        else:
+            stream = await asking
+            await anext(aiter(stream))
+            await stream.close()
+        async with asyncio.timeout(1):
+            await proxy.hung_up.wait()
 
 
 async def test_the_box_takes_over_when_the_provider_dies_between(site: Opened, real_provider: str) -> None:

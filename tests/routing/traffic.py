@@ -34,7 +34,7 @@ RULES = {
     "mixed": 'secret = "deny", payment_card = "deny", email = "redact", iban = "redact", default = "allow"',
     "strict": 'default = "deny"',
 }
-MOST_FAULTS = 2  # in a row: a third would open the breaker, and nothing more would be sent
+GOOD_BETWEEN = 3  # answers between two faults: three faults in a row open the breaker, and nothing more would be sent
 AT_ONCE = 8
 
 
@@ -43,14 +43,14 @@ class Echo(FaultProxy):
     """A provider that says back the last thing that it was told, in random pieces; or fails, at random."""
 
     rng: random.Random = field(default_factory=random.Random)
-    faults: int = 0
+    good: int = 0
 
     async def _play(self, act: Act, seen: Seen, writer: asyncio.StreamWriter) -> bool:
         good = echo(self.rng, seen)
-        if self.faults < MOST_FAULTS and self.rng.random() < 0.3:
-            self.faults += 1
+        if self.good >= GOOD_BETWEEN and self.rng.random() < 0.6:
+            self.good = 0
             return await FaultProxy._play(self, self._fault(good), seen, writer)
-        self.faults = 0
+        self.good += 1
         return await FaultProxy._play(self, good, seen, writer)
 
     def _fault(self, good: Act) -> Act:
@@ -142,7 +142,7 @@ class Asked:
 
 def asked(rng: random.Random, number: int) -> Asked:
     """One at random. Its number is in its `metadata`, so that it is known again where it arrives."""
-    classes = rng.sample(sorted(planted.MAKERS), rng.randint(0, 4))
+    classes = rng.sample(sorted(planted.MAKERS), rng.choice([0, 0, 1, 1, 2, 3, 4]))
     values = [(cls, planted.MAKERS[cls](rng)) for cls in classes]
     shown = [planted.disguised(rng, planted.grouped(rng, cls, value)) for cls, value in values]
     texts = [planted.sentence(rng, text) for text in shown]
@@ -163,7 +163,7 @@ def asked(rng: random.Random, number: int) -> Asked:
     body |= {"metadata": {"case": f"n{number}n", "contact": rng.choice([*texts, ""])}, "stream": rng.random() < 0.6}
     if chat and rng.random() < 0.25:
         body["tools"] = [{"type": "function", "function": {"name": "f", "description": rng.choice([*texts, "do"])}}]
-    body["model"] = rng.choice(["auto"] * 6 + [f"{name}/large" for name in HIDDEN])
+    body["model"] = rng.choice(["auto"] * 4 + [f"{name}/large" for name in HIDDEN])
     if rng.random() < 0.9:
         body["outstation"] = {"locality": rng.choice(["prefer_remote"] * 5 + ["only_remote"])}
     path = "/v1/chat/completions" if chat else "/v1/completions"
