@@ -22,7 +22,7 @@ from gateway.attempt import Attempt, Works, continuation
 from gateway.egress import NotSendable
 from gateway.outcome import Outcome
 from gateway.planning import Planner, may_follow
-from policies.base import Plan, Route
+from policies.base import Estimate, Plan, Route
 
 ROUNDS = 2  # times that a provider is asked, if the retry budget allows it
 BACKOFF_S = 0.25
@@ -124,13 +124,14 @@ class Dispatcher:
         needed_s = _needed(request, plan, after[0], outcome)
         if needed_s is None:
             return left_s * SHARE_OF_DEADLINE, None
-        if needed_s >= left_s:
+        own = plan.estimates.get(route.name, Estimate(0.0, 0.0))
+        # Once a stream has begun, nobody can take over: what is left then must do for the rest of it.
+        rest_s = min(own.total_s - own.ttft_s, left_s / 2) if request.stream else 0.0
+        # Nobody is interrupted before the time that it was given, and not for one who would be late as well.
+        until_s = max(own.ttft_s if request.stream else own.total_s, left_s - max(PACE_MARGIN * needed_s, rest_s))
+        if left_s - until_s < needed_s:
             return None, None
-        if not request.stream:
-            return None, left_s - needed_s
-        # Once it has begun, nobody can take over: what is left then must do for the rest of it.
-        own = plan.estimates.get(route.name)
-        return left_s - max(needed_s, min(own.total_s - own.ttft_s, left_s / 2) if own else 0.0), None
+        return (until_s, None) if request.stream else (None, until_s)
 
     def _continues(self, request: Request, plan: Plan, attempt: Attempt, outcome: Outcome) -> Route | None:
         """The local route that may go on from the text so far; None: nobody asked for it, or it cannot be."""
@@ -160,7 +161,7 @@ def _needed(request: Request, plan: Plan, route: Route, outcome: Outcome) -> flo
     if health is None or not health.tokens_per_s:
         return None
     tokens = min(request.sampling.max_tokens or snapshot.completion_tokens, snapshot.completion_tokens)
-    return PACE_MARGIN * (health.ttft_s + tokens / health.tokens_per_s)
+    return health.ttft_s + tokens / health.tokens_per_s
 
 
 async def _whole(events: AsyncGenerator[Event, None], patience_s: float | None) -> list[Event]:

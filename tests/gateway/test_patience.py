@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from backends.fake import FakeBackend, say
-from backends.types import Chunk, Usage
+from backends.types import Chunk, ModelState, Usage
 from policies.base import Route
 
 pytestmark = pytest.mark.anyio
@@ -27,9 +27,17 @@ class Provider(FakeBackend):
         return "", None, *self.pace
 
 
-async def ask(make_app, exchange, pace, *steps, stream=False, deadline_ms=1000):
+@dataclass
+class Rated(FakeBackend):
+    """A box that needs half a second for the ten tokens of these requests."""
+
+    def state(self) -> ModelState:
+        return replace(FakeBackend.state(self), prefill_rate=1e6, decode_rate=20.0, max_sequences=8)
+
+
+async def ask(make_app, exchange, pace, *steps, stream=False, deadline_ms=1000, box=FakeBackend):
     """The box plays `steps`; the provider answers at once, whatever it says of its pace."""
-    box = FakeBackend("m", lambda _: [*steps, Chunk(0, finish_reason="stop"), Usage(1, 1)])
+    box = box("m", lambda _: [*steps, Chunk(0, finish_reason="stop"), Usage(1, 1)])
     app = make_app(box, remote=[(THERE, Provider(THERE.name, say("from afar"), pace=pace))])
     controls = {"outstation": {"deadline_ms": deadline_ms}, "max_tokens": 10, "stream": stream}
     begun = exchange(app, {"model": "auto", "messages": [{"role": "user", "content": "x"}], **controls})
@@ -59,3 +67,9 @@ async def test_nobody_is_interrupted_for_a_provider_that_would_be_late(make_app,
 async def test_a_whole_answer_is_not_given_up_for_a_provider_of_unknown_pace(make_app, exchange):
     begun = await ask(make_app, exchange, (0.0, 0.0), SLOW, 0.6)
     assert begun.headers["x-outstation-route"] == "local/m"
+
+
+async def test_nobody_is_interrupted_before_the_time_that_the_box_was_given(make_app, exchange):
+    begun = await ask(make_app, exchange, (0.0, 20.0), SLOW, 0.35, box=Rated)
+    assert begun.headers["x-outstation-route"] == "local/m"
+    assert begun.headers["x-outstation-attempts"] == "1"
