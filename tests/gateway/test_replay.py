@@ -240,6 +240,19 @@ async def test_a_switch_is_the_policys_and_a_dead_link_the_times(site, other, ex
     assert result.after == "refused"
 
 
+async def test_the_time_of_a_route_that_was_not_counted_takes_nothing_for_cached(site, other, exchange):
+    """100 tokens of prompt at 100/s and 256 of completion at 1,000/s: the decision assumed a cache, the time does not."""
+    app = site()
+    (row,) = await recorded(app, partial(ask, app, exchange, outstation={"locality": "prefer_remote"}))
+    facts = orjson.loads(row.facts)
+    facts["states"]["local/m"] |= {"prefill_rate": 100.0, "decode_rate": 1000.0}
+    facts["request"]["locality"] = None
+    facts |= {"estimated_tokens": 100, "prompt_tokens": {}, "cached_tokens": {"local/m": 100}}
+    (result,) = other(SITE).decide([replace(row, facts=orjson.dumps(facts))])
+    assert (result.before, result.after) == ("beta/b", "local/m")
+    assert result.total_after > 1.0
+
+
 async def test_text_that_nobody_searched_is_marked(site, other, exchange):
     app = site("[routing]\n")
     rows = await recorded(app, partial(ask, app, exchange))
