@@ -27,7 +27,7 @@ async def dial(host: str, port: int) -> socket.socket:
     except socket.gaierror:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     order = families_in_turn([(*address[:3], "", address[4]) for address in found])
-    return await (_reach(order[0]) if len(order) == 1 else _race(order))
+    return await (_reach(order[0]) if len(order) == 1 else race(order))
 
 
 def families_in_turn(addresses: list[Address]) -> list[Address]:
@@ -37,7 +37,8 @@ def families_in_turn(addresses: list[Address]) -> list[Address]:
     return [address for address in chain.from_iterable(zip_longest(first, others)) if address is not None]
 
 
-async def _race(addresses: list[Address]) -> socket.socket:
+async def race(addresses: list[Address], stagger_s: float = STAGGER_S) -> socket.socket:
+    """In order, each a little later than the one before, or as soon as that one failed."""
     waiting, running = deque(addresses), set[asyncio.Task[socket.socket]]()
     failure: BaseException = OSError("no address")
     try:
@@ -45,7 +46,7 @@ async def _race(addresses: list[Address]) -> socket.socket:
             if waiting:
                 running.add(asyncio.create_task(_reach(waiting.popleft())))
             done, _ = await asyncio.wait(
-                running, timeout=STAGGER_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                running, timeout=stagger_s if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
             for task in done:
                 running.discard(task)

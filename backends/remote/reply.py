@@ -169,8 +169,10 @@ class Reply(httpx2.AsyncByteStream):
             elif name == b"content-encoding" and value.lower() != b"identity":
                 self._packing = value.decode("latin-1").lower()
         self.status = status
-        self.reusable = self._parser.should_keep_alive() and not self._bodiless
-        self.ended = self._bodiless
+        if self._bodiless:
+            self.ended = True
+            raise ValueError("what follows is not read")  # the parser would take it for a body
+        self.reusable = self._parser.should_keep_alive()
         self.until_eof = not sized and status not in BODILESS
 
     def on_body(self, data: bytes) -> None:

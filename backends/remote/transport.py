@@ -66,11 +66,12 @@ def target(method: str, url: httpx2.URL, headers: Iterable[tuple[str, str]]) -> 
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """Connections are made when they are needed and kept for `KEEP_ALIVE_S`; the one used last is used next, so that
+    """Connections are made when they are needed and kept for a while; the one used last is used next, so that
     what is too many goes away. Belongs to one event loop."""
 
-    def __init__(self, verify: ssl.SSLContext | None = None) -> None:
+    def __init__(self, verify: ssl.SSLContext | None = None, *, keep_alive_s: float = KEEP_ALIVE_S) -> None:
         """`verify`: instead of the authorities that httpx2 trusts."""
+        self._keep_alive_s = keep_alive_s
         self._verify = verify
         self._idle: dict[object, list[Connection]] = {}
         self._all: set[Connection] = set()
@@ -122,7 +123,7 @@ class Transport(httpx2.AsyncBaseTransport):
         connection.idle_since = loop.time()
         self._idle.setdefault(connection.origin, []).append(connection)
         if self._sweep is None:
-            self._sweep = loop.call_later(KEEP_ALIVE_S, self._drop_old)
+            self._sweep = loop.call_later(self._keep_alive_s, self._drop_old)
 
     def gone(self, connection: Connection) -> None:
         self._all.discard(connection)
@@ -167,14 +168,14 @@ class Transport(httpx2.AsyncBaseTransport):
         """One timer for all idle connections: it rings when the oldest has had its time."""
         self._sweep = None
         loop = asyncio.get_running_loop()
-        before = loop.time() - KEEP_ALIVE_S
+        before = loop.time() - self._keep_alive_s
         for connection in [connection for idle in self._idle.values() for connection in idle]:
             if connection.idle_since <= before:
                 connection.abort()
         self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
         if self._idle:
             oldest = min(idle[0].idle_since for idle in self._idle.values())
-            self._sweep = loop.call_at(oldest + KEEP_ALIVE_S, self._drop_old)
+            self._sweep = loop.call_at(oldest + self._keep_alive_s, self._drop_old)
 
 
 def _or_inf(seconds: Any) -> float:

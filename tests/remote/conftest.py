@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -87,6 +88,13 @@ class Departures:
         self.left.append((request_id, provider, host, size))
         if self.forbids is not None:
             raise self.forbids
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    """Closed after the test, which has its time."""
+    async with Transport() as made, asyncio.timeout(20):
+        yield made
 
 
 BackendMaker = Callable[..., OpenAIBackend]
