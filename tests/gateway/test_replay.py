@@ -241,7 +241,7 @@ async def test_a_switch_is_the_policys_and_a_dead_link_the_times(site, other, ex
 
 
 async def test_the_time_of_a_route_that_was_not_counted_takes_nothing_for_cached(site, other, exchange):
-    """100 tokens of prompt at 100/s and 256 of completion at 1,000/s: the decision assumed a cache, the time does not."""
+    """100 prompt tokens at 100/s, 256 of completion at 1,000/s: the decision assumed a cache, the time does not."""
     app = site()
     (row,) = await recorded(app, partial(ask, app, exchange, outstation={"locality": "prefer_remote"}))
     facts = orjson.loads(row.facts)
