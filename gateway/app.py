@@ -147,7 +147,11 @@ class _PlainRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
+        # FastAPI keeps every function that it has looked at: not one that holds a whole configuration.
+        def named() -> None: ...
+
+        named.__name__, named.__doc__ = endpoint.__name__, endpoint.__doc__
+        super().__init__(path, named, **options)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             response = await endpoint(HTTPRequest(scope, receive, send))
