@@ -105,7 +105,9 @@ class Dispatcher:
             return False
         pause_s = max(BACKOFF_S * 2 ** (turns.rounds - 1) * random.uniform(0.5, 1.5), error.retry_after or 0.0)
         left_s = outcome.started + self.bound_s(request) - time.monotonic()
-        if pause_s > min(LONGEST_PAUSE_S, left_s / 2) or not self._works.books.retries.take():
+        assert outcome.decided is not None
+        needed_s = _needed(request, outcome.decided.plan, turns.providers[0], outcome) or 0.0
+        if pause_s > min(LONGEST_PAUSE_S, left_s / 2, left_s - needed_s) or not self._works.books.retries.take():
             return False
         outcome.reasons.append(f"again after {pause_s:.2f} s")
         await asyncio.sleep(pause_s)

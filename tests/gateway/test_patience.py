@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from backends.errors import Overloaded
 from backends.fake import FakeBackend, say
 from backends.types import Chunk, ModelState, Usage
 from policies.base import Route
@@ -73,3 +74,17 @@ async def test_nobody_is_interrupted_before_the_time_that_the_box_was_given(make
     begun = await ask(make_app, exchange, (0.0, 20.0), SLOW, 0.35, box=Rated)
     assert begun.headers["x-outstation-route"] == "local/m"
     assert begun.headers["x-outstation-attempts"] == "1"
+
+
+@pytest.mark.parametrize(("tokens_per_s", "attempts"), [(12.5, "1"), (100.0, "2")])
+async def test_a_busy_provider_is_asked_again_only_if_it_could_still_be_in_time(
+    make_app, exchange, tokens_per_s, attempts
+):
+    busy = Overloaded("The provider acme has too many requests.", code="provider_busy", retry_after=0.3)
+    provider = Provider(THERE.name, lambda _: [busy], pace=(0.0, tokens_per_s))
+    app = make_app(FakeBackend("m"), remote=[(THERE, provider)])
+    controls = {"outstation": {"deadline_ms": 1000, "locality": "only_remote"}, "max_tokens": 10}
+    begun = exchange(app, {"model": "auto", "messages": [{"role": "user", "content": "x"}], **controls})
+    await begun.end()
+    assert begun.status == 429
+    assert begun.headers["x-outstation-attempts"] == attempts
