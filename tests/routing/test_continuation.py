@@ -10,7 +10,7 @@ import pytest
 from backends.llama.backend import LlamaBackend
 from backends.llama.settings import LlamaSettings
 from tests.remote.fault_proxy import FaultProxy, delta, stream
-from tests.routing.conftest import LONGEST_S, Opened, provider, replayed, told, until
+from tests.routing.conftest import Opened, provider, replayed, told
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +26,6 @@ async def test_the_box_goes_on_where_the_provider_broke_off(site: Opened, model_
         FaultProxy(usual=breaks) as proxy,
         site(backend, config=provider("acme", proxy.url, price=1.0)) as gateway,
     ):
-        await until(lambda: backend.state().status == "ready", LONGEST_S)
         fields = {"messages": QUESTION, "temperature": 0, "max_tokens": 12, "stream_options": {"include_usage": True}}
         control = {"locality": "prefer_remote", "continue_on_break": True}
         begun = await gateway.ask(stream=True, outstation=control, **fields)
