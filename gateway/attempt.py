@@ -132,6 +132,8 @@ class Attempt:
             usd = price.cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
         elif failure and (failure.code in UNPAID or isinstance(failure, InvalidRequest)):
             usd = 0.0
+        elif failure and failure.code == "provider_error" and not self.deltas:
+            usd = 0.0  # it answered with an error in place of an answer
         else:
             # Nobody told what it counted. Each delta is at least a token.
             usd = price.cost(self._outcome.decided.snapshot.tokens(self.route), self.deltas)

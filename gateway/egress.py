@@ -177,7 +177,12 @@ class Egress:
             raise _unredactable(route, duty) from None
         # Only the body that leaves: nothing else of the original may travel with it.
         sent = replace(request, raw=redacted.raw, messages=(), prompts=request.prompts and ("",) * len(request.prompts))
-        return Clearance(sent, classes, usd, ChoiceRestorer(redacted.originals))
+        return Clearance(sent, classes, usd, ChoiceRestorer(redacted.originals, json_content=_asks_for_json(request)))
+
+
+def _asks_for_json(request: Request) -> bool:
+    wanted = request.raw.get("response_format")
+    return isinstance(wanted, Mapping) and wanted.get("type") in ("json_object", "json_schema")
 
 
 def _unredactable(route: Route, duty: frozenset[str]) -> BackendError:

@@ -83,8 +83,9 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """For the header: one line of ASCII."""
-        return "; ".join(self.reasons).encode("ascii", "replace").decode()[:500]
+        """For the header: one line of printable ASCII, whatever a provider called its error."""
+        line = "; ".join(self.reasons).encode("ascii", "replace").decode()[:500]
+        return line if line.isprintable() else "".join(char if char.isprintable() else "?" for char in line)
 
     def end(self, ending: Ending, error: str = "") -> None:
         """The first ending counts; what comes after it (a client that hangs up once it has all) changes nothing."""

@@ -86,12 +86,16 @@ class ChoiceRestorer:
 
     What is kept back comes out with the chunk that carries the choice's `finish_reason`, at the latest. A chunk's
     log-probabilities are left out if something in it was changed, for they would spell the placeholder.
+
+    Args:
+        json_content: the answer itself is JSON (`response_format`), so originals come back as parts of JSON strings.
     """
 
-    __slots__ = ("_originals", "_texts")
+    __slots__ = ("_escaped", "_originals", "_texts")
 
-    def __init__(self, originals: Mapping[str, str]) -> None:
+    def __init__(self, originals: Mapping[str, str], *, json_content: bool = False) -> None:
         self._originals = Originals.of(originals)
+        self._escaped = frozenset({"arguments", "content"} if json_content else {"arguments"})
         self._texts: dict[tuple[int, Path], Restorer] = {}
 
     def chunk(self, chunk: Chunk) -> Chunk:
@@ -111,7 +115,7 @@ class ChoiceRestorer:
     def _feed(self, index: int, path: Path, text: str) -> str:
         restorer = self._texts.get((index, path))
         if restorer is None:
-            restorer = Restorer(self._originals, json_escaped=path[-1] == "arguments")
+            restorer = Restorer(self._originals, json_escaped=path[-1] in self._escaped)
             self._texts[index, path] = restorer
         return restorer.feed(text)
 

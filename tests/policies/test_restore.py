@@ -201,3 +201,9 @@ def test_log_probabilities_stay_with_pieces_that_were_not_changed():
 def test_without_placeholders_every_chunk_is_the_same_object():
     chunk = Chunk(0, "[EMAIL_1", wire={"index": 0, "delta": {"content": "[EMAIL_1"}})
     assert ChoiceRestorer({}).chunk(chunk) is chunk
+
+
+def test_in_json_that_was_asked_for_the_original_is_escaped():
+    restorer = ChoiceRestorer({"[SECRET_1]": 'a"b\nc'}, json_content=True)
+    chunk = restorer.chunk(Chunk(0, '{"key": "[SECRET_1]"}', finish_reason="stop"))
+    assert orjson.loads(chunk.text) == {"key": 'a"b\nc'}
