@@ -23,6 +23,9 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Raises `EventTooLargeError`."""
+        whole = data[:6] == b"data: " and data[-1:] == b"\n" and data.find(b"\n") == len(data) - 2
+        if whole and self._begun and not self._parts and b"\r" not in data:  # nearly always: one event
+            return [data[6:-2]] if len(data) > 8 else []
         if self._parts:
             self._size += len(data)
             if self._size > MAX_EVENT_BYTES:

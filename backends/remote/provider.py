@@ -117,11 +117,11 @@ class Provider:
             StoppedAtBoundaryError: it may not leave.
             httpx2.TransportError: no connection, or no answer over it.
         """
+        to = endpoint.targets.get(path) or self._target(endpoint, path)
         try:
             self._depart(request_id, self.name, endpoint.host, len(body))
         except Exception as error:
             raise StoppedAtBoundaryError(error) from error
-        to = endpoint.targets.get(path) or self._target(endpoint, path)
         reply = await self._transport.send(to, body, until, self.settings.connect_timeout_s)
         endpoint.heard_at = self.clock()
         return reply
@@ -141,8 +141,11 @@ class Provider:
         await self._transport.aclose()
 
     def _target(self, endpoint: Endpoint, path: str) -> Target:
-        url = httpx2.URL(f"{endpoint.base_url}/{path}")
-        endpoint.targets[path] = made = target("POST", url, self._headers.items())
+        try:
+            made = target("POST", httpx2.URL(f"{endpoint.base_url}/{path}"), self._headers.items())
+        except (ValueError, httpx2.InvalidURL) as error:
+            raise httpx2.LocalProtocolError(str(error)) from None
+        endpoint.targets[path] = made
         return made
 
     async def _look_after(self) -> None:

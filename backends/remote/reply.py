@@ -131,7 +131,8 @@ class Reply(httpx2.AsyncByteStream):
 
     def detach(self, error: httpx2.TransportError | None = None) -> None:
         """No more will come, by `error` if this is not the end."""
-        self._connection = self._parser = None  # ends a cycle: the parser holds this object's methods
+        self._connection = self._parser = None
+        self.feed = _deaf  # ends a cycle: the parser holds this object's methods
         self.ended = self.ended or error is None
         self._error = error
         self.wake()
@@ -227,3 +228,7 @@ class Reply(httpx2.AsyncByteStream):
     def _drop(self) -> None:
         if self._connection is not None:
             self._connection.abort()
+
+
+def _deaf(data: bytes) -> None:
+    """Nothing comes any more."""

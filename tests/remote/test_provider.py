@@ -239,3 +239,12 @@ async def test_a_cancelled_request_is_cancelled_upstream(make_backend: BackendMa
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert backend.provider.health() == ("", None)  # that was the client's doing
+
+
+async def test_what_cannot_be_sent_is_no_departure(make_backend: BackendMaker) -> None:
+    departures = Departures()
+    backend = make_backend("http://a\u200bb.example/v1", depart=departures)
+    answered = await answer(backend, ask())
+    assert answered.error is not None
+    assert answered.error.code == "provider_broke"
+    assert departures.left == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
+import weakref
 import zlib
 
 import httpx2
@@ -218,3 +220,19 @@ async def test_httpx2s_own_client_hears_of_errors(says: Says) -> None:
     async with serving(says) as server, httpx2.AsyncClient(transport=Transport()) as client:
         with pytest.raises(httpx2.RemoteProtocolError):
             await client.post(f"http://127.0.0.1:{server.port}/v1", json={})
+
+
+@pytest.mark.parametrize("said", [sized(b"abc"), OK + b"\r\nabc", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"])
+async def test_a_reply_leaves_no_cycle_behind(transport: Transport, said: bytes) -> None:
+    async with serving(once(said)) as server:
+        reply = await transport.send(server.to(), BODY, soon())
+        assert await reply.read() == b"abc"
+        await reply.aclose()
+        gone = weakref.ref(reply)
+        gc.disable()
+        try:
+            del reply
+            await asyncio.sleep(0.01)
+            assert gone() is None
+        finally:
+            gc.enable()
