@@ -116,7 +116,7 @@ class Planner:
         self, request: Request, front: Route, candidates: Sequence[Route], counts: Mapping[str, PromptCount]
     ) -> bool:
         """A route without an alternative is not counted here, unless somebody waits for it: its backend refuses a
-        longer prompt in the same words. Nor is one whose model would have to be loaded while a provider could answer."""
+        longer prompt in the same words. Nor is one that would have to be loaded first while a provider could answer."""
         if front.location == "remote" or front.name in counts:
             return False
         if len(candidates) == 1:
