@@ -49,6 +49,11 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._until = self._rings_at = math.inf
 
+    @property
+    def usable(self) -> bool:
+        """False from the moment that the event loop knows it is closed, which is before it says so."""
+        return self._transport is not None and not self._transport.is_closing()
+
     async def ask(self, head: bytes, body: bytes, until: float, *, bodiless: bool = False) -> Reply:
         """Sends; returns once the head of the answer is there. Only for an idle connection.
 
@@ -57,7 +62,7 @@ class Connection(asyncio.Protocol):
         """
         assert self._reply is None
         transport = self._transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             raise httpx2.RemoteProtocolError("closed before anything was sent")
         reply = self._reply = Reply(self, self._loop, bodiless=bodiless)
         if len(body) <= JOINED_BYTES:

@@ -87,8 +87,12 @@ class Transport(httpx2.AsyncBaseTransport):
         Raises:
             httpx2.TransportError: `ConnectError` and `ConnectTimeout` before anything was sent.
         """
-        idle = self._idle.get(to.origin)
-        connection = idle.pop() if idle else await self._connect(to.origin, until, connect_s)
+        idle, connection = self._idle.get(to.origin), None
+        while idle and connection is None:
+            last = idle.pop()
+            connection = last if last.usable else None
+        if connection is None:
+            connection = await self._connect(to.origin, until, connect_s)
         return await connection.ask(b"%b%d\r\n\r\n" % (to.head, len(body)), body, until, bodiless=to.bodiless)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

@@ -85,6 +85,16 @@ async def test_a_connection_that_is_not_silent_while_idle_is_dropped_at_once(tra
         assert len(server.clients) == 2
 
 
+async def test_a_connection_is_not_used_between_its_end_and_the_news_of_it(transport: Transport) -> None:
+    async with serving(always(HI)) as server:
+        await ask(transport, server)
+        (idle,) = transport._all
+        assert idle._transport is not None
+        idle._transport.abort()  # the news comes with the next turn of the event loop
+        assert await ask(transport, server) == b"hi"
+        assert len(server.clients) == 2
+
+
 async def test_what_meets_a_closing_connection_is_told_and_not_sent_again(transport: Transport) -> None:
     async def says(client: Client) -> None:
         await client.request()
