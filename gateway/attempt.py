@@ -12,14 +12,13 @@ from backends.base import Backend
 from backends.errors import BackendError, DeadlineExceeded, EngineFailed, InvalidRequest
 from backends.types import Chunk, Event, Request, Usage
 from gateway.books import Books
-from gateway.egress import Clearance, Egress, EgressDenied
+from gateway.egress import Clearance, Egress, Passage
 from gateway.metrics import Metrics
 from gateway.outcome import Outcome
 from policies.base import Plan, Route
 
-UNSENT = frozenset({"audit_unavailable", "offline", EgressDenied.code})
-UNPAID = UNSENT | {"provider_unreachable", "provider_busy", "provider_key", "provider_not_found", "provider_down"}
-"""Failures after which a provider bills nothing: it did not begin, or the boundary let nothing through to it."""
+UNPAID = frozenset({"provider_unreachable", "provider_busy", "provider_key", "provider_not_found", "provider_error"})
+"""Failures after which a provider bills nothing: it did not begin, or answered with an error in place of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,7 @@ class Attempt:
         self.route = route
         self.texts: list[str] = []
         self.deltas = 0
+        self._passage: Passage | None = None
         self.can_continue = request.choices == 1 and request.kind == "chat"
         self._works = works
         self._request = request
@@ -57,7 +57,7 @@ class Attempt:
         failure: BackendError | None = None
         with ExitStack() as stack:
             try:
-                sent = self._cleared(stack)
+                sent = await self._cleared(stack)
             except BackendError as error:
                 self._outcome.tried.append((self.route.name, error.code, 0.0))
                 raise
@@ -80,17 +80,21 @@ class Attempt:
             finally:
                 self._book(usage, failure, time.monotonic() - began, sent)
 
-    def _cleared(self, stack: ExitStack) -> Clearance:
+    async def _cleared(self, stack: ExitStack) -> Clearance:
         route, decided = self.route, self._outcome.decided
         if route.location == "local" or decided is None:
             return Clearance(self._request, frozenset(), 0.0)
         works, snapshot = self._works, decided.snapshot
-        usd = snapshot.cost(self._request, route)
-        clearance = works.egress.clear(self._request, route, self._plan.redact, snapshot.data_classes, usd)
+        usd, duty = snapshot.cost(self._request, route), self._plan.redact.get(route.name, frozenset())
         if usd:
-            self._outcome.reasons.append(f"costs up to ${usd:.4f}" if usd >= 0.0001 else "costs under $0.0001")
+            # Before anything is awaited: the plan was made with what was left just now.
             works.books.spending.reserve(self._payment, self._request.key, usd)
-        stack.enter_context(works.egress.boundary.open(clearance, route.provider))
+            stack.callback(works.books.spending.release, self._payment)  # after its settlement this does nothing
+            self._outcome.reasons.append(f"costs up to ${usd:.4f}" if usd >= 0.0001 else "costs under $0.0001")
+        clearance = await works.egress.clear(
+            self._request, route, duty, snapshot.data_classes, usd, self._outcome.received
+        )
+        self._passage = stack.enter_context(works.egress.boundary.open(clearance, route.provider))
         self._outcome.redacted |= clearance.redacted
         return clearance
 
@@ -107,7 +111,7 @@ class Attempt:
             self.can_continue = False  # it is complete, whatever comes after it
         if event.wire is not None:
             self.can_continue = False  # tool calls and the like cannot be taken over by another model
-            self._works.books.saw(event, self.route)
+            self._works.books.saw(event, self.route, self._request.key)
         elif self._request.continue_on_break:
             self.texts.append(event.text)
 
@@ -130,16 +134,24 @@ class Attempt:
         assert self._outcome.decided is not None
         if usage:
             usd = price.cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
-        elif failure and (failure.code in UNPAID or isinstance(failure, InvalidRequest)):
+        elif self._free(failure):
             usd = 0.0
-        elif failure and failure.code == "provider_error" and not self.deltas:
-            usd = 0.0  # it answered with an error in place of an answer
-        else:
+        elif self._request.stream:
             # Nobody told what it counted. Each delta is at least a token.
             usd = price.cost(self._outcome.decided.snapshot.tokens(self.route), self.deltas)
+        else:
+            usd = sent.reserved_usd  # it may have computed all of it, and nothing was seen
         self._works.books.spending.settle(self._payment, usd)
         costs = self._outcome.costs
         costs[self.route.name] = costs.get(self.route.name, 0.0) + usd
+
+    def _free(self, failure: BackendError | None) -> bool:
+        """Whether an attempt without a usage cost nothing: nothing left, or the provider refused before it began."""
+        if self.deltas:
+            return False
+        if self._passage is None or not self._passage.sent:
+            return True
+        return failure is not None and (failure.code in UNPAID or isinstance(failure, InvalidRequest))
 
     def _learn(self, usage: Usage | None, seconds: float) -> None:
         """How long it took, against what was expected. Only of a plan that is fresh: a second attempt comes later."""

@@ -11,6 +11,7 @@ from gateway.spending import Spending
 from policies.base import Route
 
 REMEMBERED = 4096
+LONGEST_ID = 200
 RETRY_SHARE = 0.1
 MOST_RETRIES = 10.0
 
@@ -41,16 +42,16 @@ class Books:
         self.estimates = estimates
         self.retries = RetryBudget()
         self.completion_tokens = 256
-        self._tool_calls: OrderedDict[str, str] = OrderedDict()
+        self._tool_calls: OrderedDict[tuple[str, str], str] = OrderedDict()
 
-    def saw(self, chunk: Chunk, route: Route) -> None:
-        """Remembers who asked for a tool call: its result must go back there."""
+    def saw(self, chunk: Chunk, route: Route, key: str) -> None:
+        """Remembers who asked for a tool call: its result must go back there. Each API key has its own."""
         if chunk.wire is None:
             return
         said = chunk.wire.get("delta") or chunk.wire.get("message") or {}
         for call in said.get("tool_calls") or ():
-            if isinstance(call, dict) and isinstance(call.get("id"), str):
-                self._tool_calls[call["id"]] = route.name
+            if isinstance(call, dict) and isinstance(call.get("id"), str) and len(call["id"]) <= LONGEST_ID:
+                self._tool_calls[key, call["id"]] = route.name
                 if len(self._tool_calls) > REMEMBERED:
                     self._tool_calls.popitem(last=False)
 
@@ -61,4 +62,4 @@ class Books:
         last: Any = request.messages[-1]
         if last.get("role") != "tool":
             return ""
-        return self._tool_calls.get(str(last.get("tool_call_id")), "")
+        return self._tool_calls.get((request.key, str(last.get("tool_call_id"))), "")

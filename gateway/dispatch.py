@@ -60,7 +60,7 @@ class Dispatcher:
             if route is None or not self._may_try(request, route, outcome):
                 continue
             attempt = Attempt(self._works, request, route, plan, outcome)
-            first_s, whole_s = self._patience(request, plan, route, outcome)
+            first_s, whole_s = self._patience(request, plan, route, turns.rest, outcome)
             try:
                 if request.stream:
                     async with aclosing(attempt.events(first_s)) as events:
@@ -115,11 +115,10 @@ class Dispatcher:
         return True
 
     def _patience(
-        self, request: Request, plan: Plan, route: Route, outcome: Outcome
+        self, request: Request, plan: Plan, route: Route, after: Sequence[Route], outcome: Outcome
     ) -> tuple[float | None, float | None]:
         """Seconds to its first token, and to its end, after which the next route gets its turn, while that one still
         has the time. None: the route's own bounds are enough, since nothing could follow or nobody named a deadline."""
-        after = plan.routes[plan.routes.index(route) + 1 :]
         if not after or request.deadline_s is None:
             return None, None
         left_s = outcome.started + self.bound_s(request) - time.monotonic()
@@ -184,12 +183,13 @@ class _Turns:
     def __init__(self, routes: Sequence[Route]) -> None:
         self.rounds = 1
         self.providers = [route for route in routes if route.location == "remote"]
-        self._left = iter(routes)
+        self.rest = list(routes)
 
     def next(self) -> Route | None:
-        return next(self._left, None)
+        """Takes the first of the rest."""
+        return self.rest.pop(0) if self.rest else None
 
     def begin(self) -> None:
         """Another round."""
         self.rounds += 1
-        self._left = iter(self.providers)
+        self.rest = list(self.providers)

@@ -21,12 +21,13 @@ from policies.base import Route
 if TYPE_CHECKING:
     from gateway.audit import Audit
     from policies.detect import Detector
+    from policies.redact import Redacted
     from policies.restore import ChoiceRestorer
 
 log = logging.getLogger("outstation.egress")
 
 
-SEARCHED_AT_ONCE = 64 * 1024  # bytes: about 5 ms
+SEARCHED_AT_ONCE = 32 * 1024  # bytes: a few ms of ordinary text
 MOST_SEARCHED = 2 * 1024 * 1024  # a second or two of hostile text; a longer one is not searched, and stays here
 
 
@@ -79,12 +80,20 @@ class Clearance:
         return self.restorer.chunk(event) if self.restorer is not None and isinstance(event, Chunk) else event
 
 
+@dataclass(slots=True)
+class Passage:
+    """One attempt's way through the boundary. `sent`: how often something left."""
+
+    clearance: Clearance
+    sent: int = 0
+
+
 class Boundary:
     """Which requests are cleared for which providers now. One for the process: it outlives a reload."""
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
-        self._cleared: dict[tuple[str, str], Clearance] = {}
+        self._cleared: dict[tuple[str, str], Passage] = {}
         self._shut = False
 
     @property
@@ -97,12 +106,12 @@ class Boundary:
         self._shut = shut
 
     @contextmanager
-    def open(self, clearance: Clearance, provider: str) -> Iterator[None]:
+    def open(self, clearance: Clearance, provider: str) -> Iterator[Passage]:
         """For the time of one attempt."""
         key = (clearance.request.id, provider)
-        self._cleared[key] = clearance
+        passage = self._cleared[key] = Passage(clearance)
         try:
-            yield
+            yield passage
         finally:
             del self._cleared[key]
 
@@ -115,10 +124,11 @@ class Boundary:
         """
         if self._shut:
             raise Unavailable(f"Nothing may leave the site now: {SWITCHED_OFF}.", code="offline")
-        clearance = self._cleared.get((request_id, provider))
-        if clearance is None:
+        passage = self._cleared.get((request_id, provider))
+        if passage is None:
             log.error("%s: stopped on its way to %s: it was not cleared", request_id, provider)
             raise EgressDenied("The gateway stopped this request at the site's boundary: nothing was sent.")
+        clearance = passage.clearance
         self._audit.depart(
             request_id,
             provider,
@@ -129,6 +139,7 @@ class Boundary:
             clearance.reserved_usd,
             clearance.request.key,
         )
+        passage.sent += 1
 
 
 class Egress:
@@ -156,28 +167,44 @@ class Egress:
             log.error("%s: the search for private data failed: %s", request.id, type(error).__name__)
             return Seen(request.declared, request.declared, failed=True)
 
-    def clear(
-        self, request: Request, route: Route, redact: Mapping[str, frozenset[str]], classes: frozenset[str], usd: float
+    async def clear(
+        self, request: Request, route: Route, duty: frozenset[str], classes: frozenset[str], usd: float, size: int
     ) -> Clearance:
-        """What may be sent on `route`. Raises `NotSendable` if something cannot be replaced safely."""
-        duty = redact.get(route.name)
+        """What may be sent on `route`.
+
+        Args:
+            duty: the classes to be replaced first.
+            classes, usd: for the ledger: what it holds, and what it may cost.
+            size: bytes of the body; in a large one they are replaced beside the event loop.
+
+        Raises:
+            NotSendable: something cannot be replaced safely.
+        """
         if not duty:
             return Clearance(request, classes, usd)
+        redacted = (
+            await asyncio.to_thread(self._redacted, request, route, duty)
+            if size > SEARCHED_AT_ONCE
+            else (self._redacted(request, route, duty))
+        )
+        from policies.restore import ChoiceRestorer
+
+        # Only the body that leaves: nothing else of the original may travel with it.
+        sent = replace(request, raw=redacted.raw, messages=(), prompts=request.prompts and ("",) * len(request.prompts))
+        return Clearance(sent, classes, usd, ChoiceRestorer(redacted.originals, json_content=_asks_for_json(request)))
+
+    def _redacted(self, request: Request, route: Route, duty: frozenset[str]) -> Redacted:
         from policies.redact import CannotRedact
         from policies.redact import redact as replace_in
-        from policies.restore import ChoiceRestorer
 
         try:
             assert self._detector is not None
-            redacted = replace_in(request.raw, duty, self._detector)
+            return replace_in(request.raw, duty, self._detector)
         except CannotRedact:
             raise _unredactable(route, duty) from None
         except Exception as error:  # noqa: BLE001 - whatever it is, it means: do not send
             log.error("%s: redaction failed: %s", request.id, type(error).__name__)
             raise _unredactable(route, duty) from None
-        # Only the body that leaves: nothing else of the original may travel with it.
-        sent = replace(request, raw=redacted.raw, messages=(), prompts=request.prompts and ("",) * len(request.prompts))
-        return Clearance(sent, classes, usd, ChoiceRestorer(redacted.originals, json_content=_asks_for_json(request)))
 
 
 def _asks_for_json(request: Request) -> bool:

@@ -29,6 +29,8 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 WILDCARDS = frozenset({"0.0.0.0", "::"})
 QUIET_PATHS = OPEN_PATHS | {"/metrics", "/outstation/status"}
 """Asked every few seconds by machines: logged at `debug` only."""
+INFERENCE_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+NO_ROUTE = ((b"x-outstation-route", b"none"), (b"x-outstation-attempts", b"0"))
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 access_log = logging.getLogger("outstation.access")
@@ -41,6 +43,11 @@ def header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             return bytes(value).decode("latin-1")
     return None
+
+
+def headers_named(scope: Scope, name: bytes) -> list[str]:
+    """All headers of that name: one that may be repeated is a list."""
+    return [bytes(value).decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
 class Recorder:
@@ -72,6 +79,12 @@ class Recorder:
             if message["type"] == "http.response.start":
                 outcome.status = message["status"]
                 message["headers"] = [*message.get("headers", ()), id_header]
+                if outcome.request is None and outcome.path in INFERENCE_PATHS:
+                    # Refused before any route was looked for: that too is said on every answer.
+                    message["headers"] += [
+                        *NO_ROUTE,
+                        (b"x-outstation-reason", outcome.error.encode("ascii", "replace")),
+                    ]
             await send(message)
 
         try:

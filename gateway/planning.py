@@ -15,7 +15,9 @@ from gateway.outcome import Outcome
 from gateway.state import Site
 from policies.base import Drop, Plan, Policy, Route, Snapshot, decide
 
-BYTES_A_TOKEN = 4
+LETTERS_A_TOKEN = 4
+BYTES_A_TOKEN = 3
+BESIDE_MESSAGES = ("tools", "functions", "response_format")
 MEDIA_TOKENS = 1000  # an image or a recording, whatever its size: nobody can count it here
 MESSAGE_TOKENS = 4
 
@@ -97,7 +99,9 @@ class Planner:
                 )
                 if not candidates:
                     raise
-            known["states"] = self._site.local_states()  # others were admitted while this one was counted
+            # Others were admitted, and money was spent, while this one was counted. From here until the first attempt
+            # has reserved what it may cost, nothing else runs: a budget is never given out twice.
+            known = self._known(request, candidates, seen)
         outcome.reasons += plan.reasons
         outcome.reasons += [f"not {drop.route.name} ({drop.policy}: {drop.reason})" for drop in plan.drops]
         return outcome.decided
@@ -172,21 +176,29 @@ def may_follow(failure: BackendError, failed: Route, route: Route) -> bool:
 
 
 def estimated_tokens(request: Request) -> int:
-    """Prompt tokens as good as they can be told without a tokenizer: about four bytes each (English prose)."""
+    """Tokens of the longest prompt, as good as they can be told without a tokenizer."""
     if request.kind == "completion":
-        return max((len(p) // BYTES_A_TOKEN + 1 if isinstance(p, str) else len(p) for p in request.prompts), default=1)
-    tools = request.raw.get("tools")
-    tokens = len(str(tools)) // BYTES_A_TOKEN if tools else 0
-    return tokens + sum(MESSAGE_TOKENS + _content_tokens(message.get("content")) for message in request.messages)
+        return max((_text_tokens(p) if isinstance(p, str) else len(p) for p in request.prompts), default=1)
+    raw = request.raw
+    tokens = sum(_text_tokens(str(raw[field])) for field in BESIDE_MESSAGES if raw.get(field))
+    return tokens + sum(_message_tokens(message) for message in request.messages)
 
 
-def _content_tokens(content: Any) -> int:
+def _message_tokens(message: Mapping[str, Any]) -> int:
+    tokens, content = MESSAGE_TOKENS, message.get("content")
     if isinstance(content, str):
-        return len(content) // BYTES_A_TOKEN + 1
-    tokens = 0
-    for part in content or ():
-        tokens += len(part["text"]) // BYTES_A_TOKEN + 1 if isinstance(part.get("text"), str) else MEDIA_TOKENS
+        tokens += _text_tokens(content)
+    else:
+        for part in content or ():
+            tokens += _text_tokens(part["text"]) if isinstance(part.get("text"), str) else MEDIA_TOKENS
+    if calls := message.get("tool_calls") or message.get("function_call"):
+        tokens += _text_tokens(str(calls))
     return tokens
+
+
+def _text_tokens(text: str) -> int:
+    """About four letters each in English prose; about one for each character of scripts with many."""
+    return (len(text) // LETTERS_A_TOKEN if text.isascii() else len(text.encode()) // BYTES_A_TOKEN) + 1
 
 
 def _no_route(drops: Sequence[Drop], failed: Sequence[BackendError]) -> BackendError:

@@ -15,6 +15,8 @@ from policies.base import Health, Route
 
 AUTO = "auto"
 CLOSE_TIMEOUT_S = 10.0
+NO_CONNECTION = "no connection"  # as breakers say it
+NO_LINK = "no link: no provider can be reached"
 SWITCHED_OFF = "the operator's switch `routing.offline` is on"
 
 log = logging.getLogger("outstation.site")
@@ -52,9 +54,10 @@ class Site:
         self.default = default
         self.backends = {backend.name: backend for backend in backends}
         self.aliases = dict(aliases)
-        self.offline = SWITCHED_OFF if switched_off else ""
+        self._switched_off = switched_off
         self._routes = {backend.name: remote.get(backend.name) or _route(backend) for backend in backends}
         self._healths = {backend.name: backend for backend in backends if isinstance(backend, Remote)}
+        self._several = len({route.provider for route in remote.values()}) > 1
         self._find = find
         self._starts: dict[str, asyncio.Task[None]] = {}
 
@@ -87,6 +90,15 @@ class Site:
         log.info("serving %s, which was pulled since the start", backend.name)
         return True
 
+    @property
+    def offline(self) -> str:
+        """Why nothing may or can leave: the operator's switch, or no provider can be reached; empty: it can."""
+        if self._switched_off:
+            return SWITCHED_OFF
+        # One provider that cannot be reached may be at fault itself; all of several say that it is the link.
+        cut_off = self._several and all(one.health()[0] == NO_CONNECTION for one in self._healths.values())
+        return NO_LINK if cut_off else ""
+
     def _local(self) -> list[Route]:
         return [route for route in self._routes.values() if route.location == "local"]
 
@@ -105,7 +117,9 @@ class Site:
     def names(self) -> list[str]:
         """Every name that `resolve` knows and that can be reached now: models, `auto`, aliases."""
         known = [name for name, route in self._routes.items() if self._reachable(route)]
-        return [*known, *([AUTO] if known else []), *self.aliases]
+        there = {*known, AUTO} if known else set()
+        aliases = [alias for alias, target in self.aliases.items() if target.removeprefix("local/") in there]
+        return [*known, *([AUTO] if known else []), *aliases]
 
     def _reachable(self, route: Route) -> bool:
         return route.location == "local" or not (self.offline or self.health(route).reason)

@@ -20,14 +20,15 @@ def availability(request: Request, routes: tuple[Route, ...], snapshot: Snapshot
 
 
 def _drop(route: Route, snapshot: Snapshot) -> Drop | None:
+    health = snapshot.health.get(route.name)
     if snapshot.offline:
         error = Unavailable(
             f"The model {route.name} is remote, and nothing can leave the site now: {snapshot.offline}. "
             "Ask for a local model, or again once the site is online.",
             code="offline",
+            retry_after=health.retry_after if health else None,
         )
         return Drop(route, "availability", "offline", error)
-    health = snapshot.health.get(route.name)
     return _down(route, health) if health is not None and health.reason else None
 
 

@@ -134,12 +134,14 @@ class Snapshot:
         return self.prompt_tokens.get(route.name, self.estimated_tokens)
 
     def cost(self, request: Request, route: Route) -> float:
-        """US dollars that it may cost on that route: the completion as long as was asked for, else as 90% are."""
+        """US dollars that it may cost on that route: each prompt as long as the longest, each completion as long as was
+        asked for, else as 90% are."""
         if route.price is None:
             return 0.0
         learned = self.learned.get(route.name)
         usual = learned.completion_tokens if learned else self.completion_tokens
-        return route.price.cost(self.tokens(route), (request.sampling.max_tokens or usual) * request.choices)
+        prompt = self.tokens(route) * max(1, len(request.prompts))
+        return route.price.cost(prompt, (request.sampling.max_tokens or usual) * request.choices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,19 +26,23 @@ NESTED = 8
 """JSON in a string in JSON, so deep is looked into; below, escapes are still read as what they stand for."""
 
 MEDIA_TYPES = frozenset({"image_url", "input_audio", "file", "input_image", "input_file", "video_url", "audio_url"})
-LITERAL = re.compile(r'(?P<literal>"(?:[^"\\]++|\\.)*+")(?P<colon>\s*:)?', re.DOTALL)
-"""A string of JSON, and the colon that makes it a key."""
+LITERAL = re.compile(r'(?P<literal>"(?P<body>(?:[^"\\]++|\\.)*+)(?:"|(?P<cut>\\?\Z)))(?P<colon>\s*+:)?', re.DOTALL)
+"""A string of JSON, and the colon that makes it a key. One that was cut off goes on to the end: were it no string, each
+quotation mark in it would be tried as the beginning of one."""
 
 NAME = "\0"
 """What a name in a body stands under: no name of its own."""
 
 STRUCTURAL = frozenset({NAME, "role", "type", "model", "object", "format", "detail", "tool_choice", "reasoning_effort"})
 SHORT = 40
+CUT_ESCAPE = 12
+"""More characters than two halves of a character take as escapes (`\\ud83d\\udd1`), the second cut off."""
+
 MOST_CLEAN = 1024
 
 _DIGIT = re.compile("[0-9]")
 _KEY = re.compile(r"[A-Za-z0-9_ .\-]{2,64}")
-_DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]*)*;base64,")
+_DATA_URL = re.compile(r"data:[\w.+-]*+(?:/[\w.+-]*+)?(?:;(?!base64,)[\w.+=-]*+)*+;base64,")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-]{256,}+={0,2}\s*")
 
 
@@ -142,7 +146,7 @@ def said_in(raw: Any, opaque: set[str]) -> Iterator[Said]:
             if not media or len(value) < 256 or not _BASE64.fullmatch(value):
                 yield Said(value, key)
         elif isinstance(value, Mapping):
-            if value.get("type") in MEDIA_TYPES:
+            if is_media(value):
                 opaque.add(MEDIA)
                 media = True
             for name, item in value.items():
@@ -154,6 +158,12 @@ def said_in(raw: Any, opaque: set[str]) -> Iterator[Said]:
             waiting.extend((item, key, media) for item in value)
         elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 10_000_000:
             yield from _whole(abs(value), key)
+
+
+def is_media(value: Mapping[str, Any]) -> bool:
+    """Whether it is a part of a message that holds a picture, sound or a file."""
+    kind = value.get("type")  # in the schema of a tool it may be a list of types
+    return isinstance(kind, str) and kind in MEDIA_TYPES
 
 
 def _whole(value: float, key: str) -> Iterator[Said]:
@@ -172,13 +182,23 @@ def literals(text: str, depth: int = 0) -> Iterator[Said]:
         return
     key = ""
     for match in LITERAL.finditer(text):
-        inner = decoded(match["literal"]) if "\\" in match["literal"] else match["literal"][1:-1]
+        escaped = "\\" in match["body"]
+        inner = _said_by(match) if escaped else match["body"]
         if inner is None:
             continue
-        if "\\" in match["literal"]:
+        if escaped:
             yield Said(inner, "" if match["colon"] else key)
             yield from literals(inner, depth + 1)
         key = inner if match["colon"] else ""
+
+
+def _said_by(match: re.Match[str]) -> str | None:
+    """The text of a literal that `LITERAL` found; of one that was cut off, as much as there is."""
+    if match["cut"] is None:
+        return decoded(match["literal"])
+    body = match["body"]
+    ends = range(len(body), max(0, len(body) - CUT_ESCAPE), -1)
+    return next((text for end in ends if (text := decoded(f'"{body[:end]}"')) is not None), None)
 
 
 def decoded(literal: str) -> str | None:

@@ -10,6 +10,9 @@ from math import log2
 from policies.detect_numbers import Span
 from policies.detect_text import Plain
 
+LONGEST_NAME = 256
+"""Characters of a field's name that are looked at: it may be over a list of many values."""
+
 _B = r"(?<![A-Za-z0-9])"
 _SHAPES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("AKIA", "ASIA", "ABIA", "ACCA"), r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}(?![A-Za-z0-9])"),
@@ -94,7 +97,7 @@ def secrets(plain: Plain) -> Iterator[Span]:
 
 def named(key: str, value: str) -> bool:
     """Whether a whole text, which may hold signs that end a value in prose, is a secret by what it is called."""
-    lower = key.lower()
+    lower = key[:LONGEST_NAME].lower()
     if not 4 <= len(value) <= 256 or any(map(str.isspace, value)):
         return False
     return (any(word in lower for word in _PASSWORD) and _password(value)) or (

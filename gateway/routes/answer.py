@@ -133,13 +133,14 @@ class Answer:
         """Who answered, and why; the same for streams, bodies and errors."""
         outcome = self._outcome
         headers = [(b"x-outstation-attempts", b"%d" % outcome.attempts)]
-        if outcome.route:
-            headers.append((b"x-outstation-route", outcome.route.name.encode("ascii", "replace")))
+        name = outcome.route.name if outcome.route else NO_ROUTE
+        headers.append((b"x-outstation-route", name.encode("ascii", "replace")))
         if outcome.reasons:
             headers.append((b"x-outstation-reason", outcome.reason.encode()))
         return headers
 
 
+NO_ROUTE = "none"
 JSON = (b"content-type", b"application/json")
 STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),

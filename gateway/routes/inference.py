@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict, TypeVar, cast, get_args
 
 from starlette.requests import Request as HTTPRequest
+from starlette.types import Scope
 
 from backends.errors import InvalidRequest
 from backends.types import Locality, Request
 from gateway.dispatch import Dispatcher
-from gateway.middleware import header
+from gateway.middleware import headers_named
 from gateway.outcome import Outcome, new_id
 from gateway.routes.answer import PING_AFTER_S, Answer
 from gateway.schemas.generation import Generation
@@ -92,13 +93,13 @@ def controls(wire: Generation, http: HTTPRequest, key_classes: Mapping[str, froz
     """
     body, scope = wire.outstation, http.scope
     locality: Locality | None = _agree(
-        body.locality if body else None, _locality(header(scope, LOCALITY_HEADER.encode())), "locality"
+        body.locality if body else None, _locality(_once(scope, LOCALITY_HEADER)), "locality"
     )
-    deadline = _agree(
-        body.deadline_ms if body else None, _deadline(header(scope, DEADLINE_HEADER.encode())), "deadline_ms"
-    )
+    deadline = _agree(body.deadline_ms if body else None, _deadline(_once(scope, DEADLINE_HEADER)), "deadline_ms")
     key = outcome_of(http).key
-    declared = frozenset((body.data_classes if body else None) or ()) | _classes(header(scope, CLASSES_HEADER.encode()))
+    declared = frozenset((body.data_classes if body else None) or ()) | _classes(
+        headers_named(scope, CLASSES_HEADER.encode())
+    )
     return {
         "locality": locality,
         "deadline_s": None if deadline is None else deadline / 1000,
@@ -109,9 +110,17 @@ def controls(wire: Generation, http: HTTPRequest, key_classes: Mapping[str, froz
     }
 
 
-def _classes(value: str | None) -> frozenset[str]:
-    """Of a header: `health, email`."""
-    names = frozenset(part.strip() for part in (value or "").split(",") if part.strip())
+def _once(scope: Scope, name: str) -> str | None:
+    """A header that says one thing, however often."""
+    values = set(headers_named(scope, name.encode()))
+    if len(values) > 1:
+        raise InvalidRequest(f"The header {name} is given more than once, and the values differ.", param=name)
+    return next(iter(values), None)
+
+
+def _classes(values: Sequence[str]) -> frozenset[str]:
+    """Of the headers: `health, email`."""
+    names = frozenset(part.strip() for value in values for part in value.split(",") if part.strip())
     for name in names:
         if not CLASS_NAME.fullmatch(name):
             raise InvalidRequest(

@@ -12,6 +12,7 @@ from backends.errors import DeadlineExceeded, EngineFailed, InvalidRequest, Over
 from backends.fake import FakeBackend, say
 from backends.types import Chunk, Usage
 from policies.base import Price, Route
+from tests.gateway.conftest import living
 
 pytestmark = pytest.mark.anyio
 M = [{"role": "user", "content": "x"}]
@@ -297,11 +298,81 @@ async def test_an_attempt_that_was_cut_is_charged_for_what_came(make_app, exchan
     assert app.shared.books.spending.spent("").site_day == pytest.approx(2.0)
 
 
+async def test_a_whole_answer_that_was_cut_is_charged_in_full(make_app, exchange):
+    """The provider may have computed all of it, and nobody saw a token."""
+    acme = Remote(price=Price(0.0, 1e6, 0.0))
+
+    def script(request):
+        app.shared.boundary.depart(request.id, "acme", "host", 10)
+        return [BROKE]
+
+    acme.backend.script = script
+    app = site(make_app, None, acme)
+    async with living(app):
+        await ask(app, exchange, model="acme/large", max_tokens=7)
+        assert app.shared.books.spending.spent("").site_day == pytest.approx(7.0)
+
+
+async def test_what_never_left_costs_nothing(make_app, exchange):
+    acme = Remote(price=Price(1e6, 1e6, 1e6), script=lambda _: [BROKE])
+    app = site(make_app, None, acme)
+    await ask(app, exchange, model="acme/large")
+    assert app.shared.books.spending.spent("").site_day == 0.0
+
+
+async def test_a_budget_is_not_given_out_twice(make_app, exchange):
+    """All are counted at the same time; each sees what those before it have reserved."""
+    acme = Remote(price=Price(0.0, 1e6, 0.0), script=lambda r: [0.05, *say("x")(r)])
+    local = FakeBackend("m", lambda _: [Overloaded("Full.", retry_after=1)])
+    app = site(make_app, local, acme, config="[budget]\nsite_day = 35.0\n")
+    control = {"locality": "prefer_remote"}
+    asked = [ask(app, exchange, max_tokens=10, outstation=control) for _ in range(20)]
+    statuses = [begun.status for begun in await asyncio.gather(*asked)]
+    assert statuses.count(200) == 3
+    assert len(acme.backend.requests) == 3
+
+
+async def test_several_prompts_are_priced_together(make_app, exchange):
+    acme = Remote(price=Price(1e6, 0.0, 0.0))
+    app = site(make_app, None, acme, config="[budget]\nsite_day = 100.0\n")
+    long = "word " * 40  # about fifty tokens
+    for prompts, status in (([long], 200), ([long] * 4, 429)):
+        begun = exchange(app, {"model": "acme/large", "prompt": prompts, "max_tokens": 1}, "/v1/completions")
+        await begun.end()
+        assert begun.status == status
+
+
 async def test_a_failed_connection_costs_nothing(make_app, exchange):
     acme = Remote(price=Price(1e6, 1e6, 1e6), script=lambda _: [DOWN])
     app = site(make_app, None, acme)
     await ask(app, exchange, model="acme/large")
     assert app.shared.books.spending.spent("").site_day == 0.0
+
+
+async def test_headers_that_contradict_each_other_are_refused(make_app, connect):
+    client = connect(site(make_app, FakeBackend("m"), Remote()))
+    body = {"model": "auto", "messages": M}
+    twice = [("x-outstation-locality", "prefer_remote"), ("x-outstation-locality", "only_local")]
+    refused = await client.post("/v1/chat/completions", json=body, headers=twice)
+    assert refused.status_code == 400
+    assert refused.headers["x-outstation-route"] == "none"
+
+
+async def test_data_classes_may_come_in_several_headers(make_app, connect):
+    app = site(make_app, FakeBackend("m"), Remote(), config="[privacy]\ndefault = 'allow'\n")
+    classes = [("x-outstation-data-classes", "badge, one"), ("x-outstation-data-classes", "health")]
+    answer = await connect(app).post("/v1/outstation/explain", json={"model": "auto", "messages": M}, headers=classes)
+    assert answer.json()["data_classes"] == ["badge", "health", "one"]
+
+
+async def test_all_of_several_providers_out_of_reach_is_no_link(make_app, exchange):
+    acme, beta = Remote(), Remote("beta/b")
+    acme.backend.down = beta.backend.down = "no connection"
+    app = site(make_app, FakeBackend("m"), acme, beta)
+    assert app.current.site.offline.startswith("no link")
+    assert (await ask(app, exchange, model="beta/b")).json["error"]["code"] == "offline"
+    beta.backend.down = ""
+    assert app.current.site.offline == ""
 
 
 # -- explained -------------------------------------------------------------------------------------------------------

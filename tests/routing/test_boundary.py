@@ -233,7 +233,7 @@ async def test_a_provider_that_nobody_cleared_is_not_sent_anything(site: Opened,
             assert isinstance(backend, OpenAIBackend)
             request = Request("req-1", "acme/large", "chat", messages=tuple(PRIVATE), raw={"messages": PRIVATE})
             route = gateway.app.current.site.resolve("other/large").routes[0]
-            clearance = works.egress.clear(request, route, {}, frozenset(), 0.0)
+            clearance = await works.egress.clear(request, route, frozenset(), frozenset(), 0.0, 100)
             with works.egress.boundary.open(clearance, cleared_for), pytest.raises(EgressDenied):
                 _ = [event async for event in backend.generate(request)]
     assert proxy.seen == []
