@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -208,11 +209,24 @@ class ProviderModelSettings(Table):
     aliases: tuple[AliasName, ...] = Field(default=(), strict=False, description="Further names for this model.")
 
 
+def _near(host: str) -> bool:
+    """Whether a host is this box or on the site's network, by its address or the ending of its name."""
+    if "." not in host and ":" not in host:
+        return True
+    if host.endswith((".local", ".lan", ".internal", ".home.arpa", ".localhost")):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return False
+
+
 class ProviderSettings(Table):
     """A remote inference provider: any base URL that speaks OpenAI's API."""
 
     name: ModelName = Field(description="The part before the slash in its models' names.")
     base_url: BaseURLs = Field(description="`https://…/v1`; or a list of equal endpoints, the first preferred.")
+    insecure: bool = Field(default=False, description="Allows `http://` to a host beyond the site's own network.")
     key_env: str | None = Field(default=None, min_length=1, description="Environment variable that holds its API key.")
     key_file: str | None = Field(
         default=None, min_length=1, description="File that holds its API key, relative to this one."
@@ -251,6 +265,11 @@ class ProviderSettings(Table):
     def _one_key(self) -> ProviderSettings:
         if self.key_env and self.key_file:
             raise ValueError("give at most one of `key_env` and `key_file`")
+        for url in self.base_url:
+            if url.startswith("http://") and not self.insecure and not _near(urlsplit(url).hostname or ""):
+                raise ValueError(
+                    f"{url!r} would send the key and every prompt in clear: use https, or `insecure = true`"
+                )
         names = [model.name for model in self.models]
         if len(set(names)) < len(names):
             raise ValueError(f"the provider {self.name!r} has a model twice")

@@ -49,6 +49,7 @@ WRONG = [
     (ACME + MODEL, 1, "providers[0]: the provider 'acme' has a model twice"),
     (ACME.replace("https:", "ftp:"), 3, "is no base URL"),
     (ACME.replace("https://", "https://me:secret@"), 3, "holds no password"),
+    (ACME.replace("https:", "http:"), 1, "would send the key and every prompt in clear"),
     # prices
     (ACME.replace("input_price = 1\n", ""), 4, "`providers[0].models[0].input_price` is missing: US"),
     (ACME.replace("output_price = 2\n", ""), 4, "`providers[0].models[0].output_price` is missing"),
@@ -172,3 +173,12 @@ def test_the_policys_hash_names_what_decides_and_nothing_else(start):
     assert policy_hash(start(acme(key_env='"L"').replace("acme.example", "other.example"), L="b")) == first
     assert policy_hash(start(acme(key_env='"K"', data='{ email = "allow" }'), K="a")) != first
     assert policy_hash(start(acme(key_env='"K"').replace("_price = 1", "_price = 3"), K="a")) != first
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "10.1.2.3", "[::1]:9", "[fd00::1]", "gpu", "gpu.lan", "gpu.local:1"])
+def test_a_provider_on_the_sites_own_network_may_be_spoken_to_in_clear(start, host):
+    start(ACME.replace("https://acme.example", f"http://{host}"))
+
+
+def test_the_operator_may_insist_on_clear_text(start):
+    start(acme(insecure="true").replace("https:", "http:"))
