@@ -181,6 +181,9 @@ CARD = 4111111111111111
         {"arguments": orjson.dumps({"a": orjson.dumps({"b": [CARD]}).decode()}).decode()},
         {"arguments": '{"a":"\\u0034111 1111\\u00201111\\n1111"}'},
         {"arguments": '{"a": "x", "a": "4111111111111111"'},
+        {"arguments": '{"a": "\\ud835\\udfdc111111111111111'},
+        {"arguments": '{"a": "\\ud835\\udfdc111111111111111\\ud83d\\udd1'},
+        {"arguments": '{"a": "\\ud835\\udfdc111111111111111\\'},
     ],
 )
 def test_a_card_is_found_wherever_it_is_in_a_body(raw):
@@ -211,6 +214,13 @@ def test_what_only_looks_like_an_encoded_file_is_searched():
     assert DETECTOR.classes({"x": "A" * 300 + "/ghp_" + "b3" * 20}) == {"secret"}
     audio = {"type": "input_audio", "input_audio": {"data": "A" * 300 + "/ghp_" + "b3" * 20, "format": "wav"}}
     assert DETECTOR.classes({"x": [audio]}) == {MEDIA}
+
+
+@pytest.mark.parametrize("kind", [["string", "null"], {"a": 1}, 1, None])
+def test_a_type_that_is_no_word_is_searched_as_anything_else(kind):
+    schema = {"type": "object", "properties": {"to": {"type": kind, "description": "bob@example.com"}}}
+    raw = {"tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}]}
+    assert DETECTOR.classes(raw) == {"email"}
 
 
 def test_an_ordinary_body_has_no_class():
@@ -304,8 +314,49 @@ def cpu_seconds(text):
     return min(seconds)
 
 
+SHAPES = {
+    "strings that none ends": ('["', '\\"', ""),
+    "a string that is cut off in an escape": ('["', '\\"', "\\"),
+    "strings within a string that none ends": ('["[', '\\\\\\"', ""),
+    "strings of one sign": ("[", '"\\"', ""),
+    "names": ("{", '"a\\n":"b\\n",', ""),
+    "a string that is none": ('["\\n', "\x01", ""),
+    "a string that is no more one at its end": ('["', "\\n", "\x01"),
+    "no file": ("data:", "a", ""),
+    "no file either": ("data:a/", ";a", ""),
+}
+
+
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_text_costs_in_proportion_to_its_length(piece):
     """Eight times the text: quadratic would be sixty-four times the work."""
     small, large = (cpu_seconds(piece * (size // len(piece))) for size in (20_000, 160_000))
     assert large < 24 * small + 0.05
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hostile_shapes_cost_in_proportion_to_their_length(shape):
+    head, piece, tail = SHAPES[shape]
+    small, large = (cpu_seconds(head + piece * (size // len(piece)) + tail) for size in (4_000, 32_000))
+    assert large < 24 * small + 0.05
+
+
+@pytest.mark.parametrize("depth", [1, 8, 12])
+@pytest.mark.parametrize("end", ['"]', ""])
+def test_json_in_json_costs_as_much_at_each_level_as_it_is_long(depth, end):
+    text = "x" * 50_000
+    for _ in range(depth):
+        text = '["' + text.replace("\\", "\\\\").replace('"', '\\"') + end
+    assert cpu_seconds(text) < 24 * cpu_seconds("x" * len(text)) + 0.05
+
+
+def test_a_result_of_json_that_was_cut_off_costs_in_proportion_to_its_length():
+    rows = orjson.dumps([{"id": i, "text": f'He said "hi" {i} times.\n'} for i in range(8000)]).decode()
+    small, large = (cpu_seconds(orjson.dumps([rows[:size]]).decode()[:size]) for size in (20_000, 160_000))
+    assert large < 24 * small + 0.05
+
+
+def test_a_name_over_many_values_is_looked_at_once():
+    """As much text again and again: quadratic would be sixty-four times the work."""
+    seconds = [cpu_seconds([{"p" * size: ["a1b2"] * (size // 10)}]) for size in (8_000, 64_000)]
+    assert seconds[1] < 24 * seconds[0] + 0.05
