@@ -45,13 +45,14 @@ class Plan:
 
     Attributes:
         warm_s: of the closed loop that tells the box's capacity.
+        seconds: so long that the last 200 local answers, of which the gateway tells the share in time, are of the load.
         most: answers at once of a provider that can be full.
         over: times the capacity.
         retry_every: of so many refusals one is tried again.
     """
 
     warm_s: float = 30.0
-    seconds: float = 90.0
+    seconds: float = 240.0
     most: int = 2
     over: float = 3.0
     retry_every: int = 10
