@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import httpx2
 
 from backends.errors import BackendError, DeadlineExceeded, EngineFailed, InvalidRequest, Unavailable
 from backends.remote import answers
+from backends.remote.choices import Choices
 from backends.remote.events import EventReader, EventTooLargeError
 from backends.remote.provider import Endpoint, Provider, StoppedAtBoundaryError
 from backends.remote.reply import Reply
 from backends.remote.settings import RemoteModel
+from backends.remote.standing import Pace, blame, left
 from backends.types import Chunk, Event, ModelState, PromptCount, Request
 
 PATHS = {"chat": "chat/completions", "completion": "completions"}
 MAX_BODY_BYTES = 64 << 20
 MAX_ERROR_BYTES = 1 << 16
 ERROR_BODY_S = 2.0
-NEWEST = 0.2  # weight of the newest figure in an average
-ANSWERED = frozenset({"provider_not_found"})  # ill is not the endpoint
-NO_CODE = re.compile(r"[^\w.:/\[\] -]+", re.ASCII)
-MAY_SAY_HOW_LONG = frozenset({"provider_busy", "provider_key", "provider_error"})
-
-
-@dataclass(slots=True)
-class Pace:
-    """How fast a model has been at one endpoint of late; 0 while unknown."""
-
-    ttft_s: float = 0.0
-    tokens_per_s: float = 0.0
-
-    def began(self, ttft_s: float) -> None:
-        self.ttft_s += (ttft_s - self.ttft_s) * (NEWEST if self.ttft_s else 1)
-
-    def ended(self, tokens: int, seconds: float) -> None:
-        """So many tokens came within `seconds`."""
-        if tokens > 0 and seconds > 0:
-            self.tokens_per_s += (tokens / seconds - self.tokens_per_s) * (NEWEST if self.tokens_per_s else 1)
+LONGEST_MESSAGE, LONGEST_PARAM = 2000, 100
 
 
 class _Streamed(NamedTuple):
@@ -107,6 +88,7 @@ class OpenAIBackend:
             if not endpoint.breaker.begin():
                 continue
             begun = settled = False
+            asked_at = self.provider.clock()
             try:
                 answer = await self._ask(endpoint, request, body)
                 if isinstance(answer, list):
@@ -120,20 +102,28 @@ class OpenAIBackend:
                         yield event
                 return
             except StoppedAtBoundaryError as stopped:
+                settled = True
+                endpoint.breaker.abandoned()
                 raise stopped.error from None
             except BackendError as error:
                 settled = True
-                _blame(endpoint, error)
+                blame(endpoint, error)
                 if begun or isinstance(error, InvalidRequest):
                     raise
                 failure = error
             finally:
                 if not settled:
-                    endpoint.breaker.abandoned()
+                    self._left(endpoint, request, self.provider.clock() - asked_at)
         reason, wait = self.provider.health()
         raise failure or Unavailable(
             f"The provider {self.provider.name} cannot be asked now: {reason}.", code="provider_down", retry_after=wait
         )
+
+    def _left(self, endpoint: Endpoint, request: Request, waited_s: float) -> None:
+        patience_s = self.provider.settings.first_token_timeout_s
+        if request.stream:
+            patience_s = min(patience_s, self._paces[endpoint.base_url].patience_s)
+        left(endpoint, waited_s, patience_s)
 
     async def _ask(self, endpoint: Endpoint, request: Request, body: bytes) -> list[Event] | _Streamed:
         """Sends to one endpoint. Returns a whole answer's events, or a stream that has begun: the caller's to close."""
@@ -174,12 +164,14 @@ class OpenAIBackend:
         payload = self._parsed(data)
         if request.stream:
             raise answers.strange(name, "a whole body in place of a stream")
-        chunks = answers.whole(payload, name)
+        said = Choices(request.kind, name)
+        chunks = said.whole(payload)
         if sorted(chunk.index for chunk in chunks) != list(range(request.choices)):
             raise answers.strange(name, f"{len(chunks)} choices in place of {request.choices}")
-        usage = answers.usage(payload, name)
+        usage = answers.usage(said.usage, said.additions)
         if usage is None:
-            usage = answers.guessed(request_bytes, sum(len(chunk.text.encode()) for chunk in chunks))
+            size = sum(len(chunk.text.encode()) for chunk in chunks)
+            usage = answers.guessed(request_bytes, size, said.additions)
         endpoint.breaker.succeeded()
         pace = self._paces[endpoint.base_url]
         pace.ended(usage.completion_tokens, asyncio.get_running_loop().time() - started - pace.ttft_s)
@@ -193,8 +185,8 @@ class OpenAIBackend:
         reply, started = streamed
         ends, patient_until = started + settings.total_timeout_s, started + settings.first_token_timeout_s
         reader, pace = EventReader(), self._paces[endpoint.base_url]
-        open_choices, counted = set(range(request.choices)), b""
-        first_at, said, n_deltas, done = 0.0, 0, 0, False
+        open_choices, said = set(range(request.choices)), Choices(request.kind, name)
+        first_at, size, n_deltas, done = 0.0, 0, 0, False
         try:
             while not done:
                 if first_at:
@@ -206,17 +198,14 @@ class OpenAIBackend:
                     if event == b"[DONE]":
                         done = True
                         break
-                    payload = self._parsed(event)
-                    if payload.get("usage"):
-                        counted = event
-                    for chunk in answers.deltas(payload, name):
+                    for chunk in said.deltas(self._parsed(event)):
                         if not first_at:
                             first_at = now()
                             endpoint.breaker.succeeded()
                             pace.began(first_at - started)
                         if not self._belongs(chunk, open_choices, request):
                             continue
-                        said, n_deltas = said + len(chunk.text), n_deltas + 1
+                        size, n_deltas = size + len(chunk.text), n_deltas + 1
                         yield chunk
             if open_choices:
                 raise self._broke(None)
@@ -225,9 +214,9 @@ class OpenAIBackend:
             raise self._cut(error) from error
         finally:
             await reply.aclose()
-        usage = answers.usage(self._parsed(counted), name) if counted else None
+        usage = answers.usage(said.usage, said.additions)
         pace.ended((usage.completion_tokens if usage else n_deltas) - 1, now() - first_at)
-        yield usage or answers.guessed(request_bytes, said)
+        yield usage or answers.guessed(request_bytes, size, said.additions)
 
     def _belongs(self, chunk: Chunk, open_choices: set[int], request: Request) -> bool:
         """Whether the delta is of an open choice; the last one closes it. False: an afterthought that says nothing."""
@@ -263,13 +252,15 @@ class OpenAIBackend:
             raise self._scrubbed(error) from None
 
     def _scrubbed(self, error: BackendError) -> BackendError:
-        """No provider's words show the site's key, and its code stays within its line of a header or a log."""
+        """No provider's words show the site's key, nor the half of it that a cut leaves; and they are no books."""
         if key := self.provider.settings.key:
             error.message = error.message.replace(key, "[key]")
-            error.code = error.code.replace(key, "[key]")
             error.param = error.param and error.param.replace(key, "[key]")
-            error.args = (error.message,)
-        error.code = NO_CODE.sub("_", error.code)
+            if isinstance(error, InvalidRequest) and key.lower() in error.code:
+                error.code = "provider_refused"
+        error.message = error.message[:LONGEST_MESSAGE]
+        error.param = error.param and error.param[:LONGEST_PARAM]
+        error.args = (error.message,)
         return error
 
     def _late(self, what: str) -> BackendError:
@@ -284,16 +275,3 @@ class OpenAIBackend:
         why = type(error).__name__ if error else "no finish_reason"
         message = f"The provider {self.provider.name} broke off ({why})."
         return EngineFailed(message, code="provider_broke", retry_after=2)
-
-
-def _blame(endpoint: Endpoint, error: BackendError) -> None:
-    """What a failure says of the endpoint."""
-    breaker = endpoint.breaker
-    if isinstance(error, InvalidRequest) or error.code in ANSWERED:
-        breaker.succeeded()
-    elif error.code == "provider_unreachable":
-        breaker.unreachable("no connection")
-    elif error.code in MAY_SAY_HOW_LONG:
-        breaker.failed(error.code, error.retry_after)
-    else:
-        breaker.failed(error.code)

@@ -1,22 +1,24 @@
-"""A provider's JSON to `Chunk`s, `Usage` and errors. Pure."""
+"""A provider's JSON to `Usage` and errors, and a request to JSON; `choices` reads the rest. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import Any, cast
+from typing import Any, TypeGuard
 
 import orjson
 
 from backends.errors import BackendError, EngineFailed, InvalidRequest, Overloaded, Unavailable
-from backends.types import Chunk, FinishReason, Request, Usage
+from backends.types import Request, Usage
 
 BYTES_A_TOKEN = 4
-PLAIN = frozenset({"content", "role", "refusal"})
-KNOWN = frozenset({"index", "delta", "text", "finish_reason", "logprobs"})
-ENVELOPE = frozenset({"id", "object", "created", "model", "choices"})
+MOST_TOKENS = 10**9
+CODE = re.compile(r"[a-z0-9_.-]{1,40}", re.ASCII)
+ENVELOPE = frozenset({"id", "object", "created", "model", "choices", "error", "obfuscation"})
+"""Of each event and body, and not passed on: ours to say, empty, or padding."""
 ODD = (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError)
 """What reading JSON of an unexpected shape raises."""
 NO_KEY_S = 60.0
@@ -38,78 +40,44 @@ def parsed(data: bytes, provider: str) -> Payload:
     return value
 
 
-def deltas(payload: Payload, provider: str) -> Sequence[Chunk]:
-    """The chunks of one event of a stream. Deltas that say nothing (a role alone) are left out."""
-    try:
-        choices = payload.get("choices")
-        if not choices:  # the usage alone
-            return ()
-        if len(choices) == 1:
-            choice = choices[0]
-            delta = choice.get("delta")
-            if delta is not None and len(delta) == 1 and len(choice) <= 4 and "content" in delta:
-                text = delta["content"]
-                if text and type(text) is str and not choice.get("finish_reason") and not choice.get("logprobs"):
-                    index = choice["index"]
-                    if type(index) is int and choice.keys() <= KNOWN:
-                        return (Chunk(index, text),)
-        return [chunk for choice in choices if (chunk := _delta(choice)) is not None]
-    except ODD:
-        raise strange(provider, "an event of an unknown shape") from None
+def usage(said: object, additions: Payload) -> Usage | None:
+    """What a provider counted; None if it is no count that anyone could be charged for.
 
-
-def _delta(choice: Payload) -> Chunk | None:
-    delta = choice.get("delta")
-    finish = cast("FinishReason | None", choice.get("finish_reason") or None)
-    more = bool(choice.get("logprobs")) or any(value for key, value in choice.items() if key not in KNOWN)
-    if delta is None:  # a completion
-        text, wire = choice.get("text") or "", choice
-    else:
-        text = delta.get("content") or ""
-        more = more or bool(delta.get("refusal")) or any(value for key, value in delta.items() if key not in PLAIN)
-        # Clients add up what comes twice, and the role is ours to say.
-        wire = choice if "role" not in delta else {**choice, "delta": {k: v for k, v in delta.items() if k != "role"}}
-    if not text and not finish and not more:
+    Args:
+        said: its `usage`.
+        additions: what else it said of the answer as a whole.
+    """
+    if not isinstance(said, dict):
         return None
-    return Chunk(int(choice.get("index") or 0), _text(text), finish_reason=finish, wire=wire if more else None)
-
-
-def whole(payload: Payload, provider: str) -> list[Chunk]:
-    """The chunks of a whole answer: one for each choice, each finished."""
-    try:
-        return [_choice(choice) for choice in payload["choices"]]
-    except ODD:
-        raise strange(provider, "a body of an unknown shape") from None
-
-
-def _choice(choice: Payload) -> Chunk:
-    text = choice["message"].get("content") if "message" in choice else choice["text"]
-    finish = choice["finish_reason"]
-    if not finish:
-        raise ValueError("not finished")
-    return Chunk(int(choice.get("index") or 0), _text(text or ""), finish_reason=finish, wire=choice)
-
-
-def usage(payload: Payload, provider: str) -> Usage | None:
-    """The usage in an event or a body, if it has one."""
-    said = payload.get("usage")
-    if not said:
+    prompt, completion, total = (said.get(f"{kind}_tokens") for kind in ("prompt", "completion", "total"))
+    details = said.get("prompt_tokens_details") or {}
+    cached = details.get("cached_tokens") or 0 if isinstance(details, dict) else -1
+    if not (_counts(prompt) and _counts(completion) and _counts(cached)):
         return None
-    try:
-        details = said.get("prompt_tokens_details") or {}
-        return Usage(
-            int(said.get("prompt_tokens") or 0),
-            int(said.get("completion_tokens") or 0),
-            int(details.get("cached_tokens") or 0),
-            {key: value for key, value in payload.items() if key not in ENVELOPE},
-        )
-    except ODD:
-        raise strange(provider, "a usage of an unknown shape") from None
+    shown = {**said, "total_tokens": total if _counts(total) else prompt + completion}
+    if cached > prompt:
+        cached = prompt
+        shown["prompt_tokens_details"] = {**details, "cached_tokens": cached}
+    return Usage(prompt, completion, cached, _writable({**additions, "usage": shown}))
 
 
-def guessed(request_bytes: int, answer_bytes: int) -> Usage:
+def guessed(request_bytes: int, answer_bytes: int, additions: Payload) -> Usage:
     """For a provider that does not count: about four bytes a token."""
-    return Usage(-(-request_bytes // BYTES_A_TOKEN), -(-answer_bytes // BYTES_A_TOKEN))
+    prompt, completion = (-(-size // BYTES_A_TOKEN) for size in (request_bytes, answer_bytes))
+    return Usage(prompt, completion, wire=_writable(additions))
+
+
+def _counts(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= MOST_TOKENS
+
+
+def _writable(wire: Payload) -> Payload | None:
+    """None for what is nested deeper than can be written."""
+    try:
+        orjson.dumps(wire)
+    except TypeError:
+        return None
+    return wire or None
 
 
 def body(request: Request, model: str) -> bytes:
@@ -138,8 +106,7 @@ def refusal(status: int, headers: Mapping[str, str], data: bytes, provider: str)
 def _refusal(status: int, said: Payload, wait: float | None, provider: str) -> BackendError:
     if status in (400, 413, 415, 422):
         message = f"{provider}: {said.get('message') or f'it refuses the request with status {status}.'}"
-        code, param = _word(said.get("code")), _word(said.get("param"))
-        return InvalidRequest(message[:2000], code=code or "provider_refused", param=param)
+        return InvalidRequest(message, code=_code(said), param=_param(said))
     if status in (401, 402, 403):
         # Its words may quote the key.
         return Unavailable(
@@ -166,7 +133,7 @@ def _carried(error: object, provider: str) -> BackendError:
         return _refusal(status, said, None, provider)
     if said.get("type") == "invalid_request_error":
         return _refusal(400, said, None, provider)
-    message = f"The provider {provider} broke off: {str(said.get('message'))[:500]}"
+    message = f"The provider {provider} broke off: {said.get('message')}"
     return EngineFailed(message, code="provider_error")
 
 
@@ -194,11 +161,13 @@ def _error(data: bytes) -> Payload:
     return error if isinstance(error, dict) else {"message": str(error)}
 
 
-def _text(value: object) -> str:
-    if type(value) is not str:
-        raise TypeError("no text")
-    return value
+def _code(said: Payload) -> str:
+    """The provider's own word, if it is one: it goes into headers, logs and the audit."""
+    value = said.get("code")
+    word = value.lower() if isinstance(value, str) else ""
+    return word if CODE.fullmatch(word) else "provider_refused"
 
 
-def _word(value: object) -> str | None:
-    return str(value)[:100] if value is not None else None
+def _param(said: Payload) -> str | None:
+    value = said.get("param")
+    return "".join(c for c in value if c.isprintable()) or None if isinstance(value, str) else None
