@@ -134,9 +134,12 @@ class Detector:
         return [(cls, max(0, start - shift), end - shift) for cls, start, end in placed if end > shift]
 
 
-def said_in(raw: Any, opaque: set[str]) -> Iterator[Said]:
-    """Every string and whole number of a body. Adds `media` to `opaque` where something cannot be searched."""
-    waiting: list[tuple[Any, str, bool]] = [(raw, "", False)]
+def said_in(raw: Any, opaque: set[str], media: bool = False) -> Iterator[Said]:
+    """Every string and whole number of a body, or of a part of it that is in a picture, sound or a file (`media`).
+
+    Adds `media` to `opaque` where something cannot be searched.
+    """
+    waiting: list[tuple[Any, str, bool]] = [(raw, "", media)]
     while waiting:
         value, key, media = waiting.pop()
         if isinstance(value, str):

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from policies.detect import LITERAL, NESTED, Detector, decoded, is_json, said_in
+from policies.detect import LITERAL, NESTED, Detector, decoded, is_json, is_media, said_in
 
 DEEPEST = 200
 """Levels of a body; a deeper one is not sent."""
@@ -72,29 +72,32 @@ class _Redaction:
     placeholders: dict[tuple[str, str], str] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
 
-    def tree(self, value: Any, key: str, depth: int) -> Any:
+    def tree(self, value: Any, key: str, depth: int, media: bool = False) -> Any:
         if depth > DEEPEST:
             raise CannotRedact("the body is nested too deeply")
         if isinstance(value, str):
-            return self.field(value, key)
+            return self.field(value, key, media)
         if isinstance(value, Mapping):
             for name in value:
                 self.untouched(name, "")
-            return {name: self.tree(item, name, depth + 1) for name, item in value.items()}
+            media = media or is_media(value)
+            return {name: self.tree(item, name, depth + 1, media) for name, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self.tree(item, key, depth + 1) for item in value]
+            return [self.tree(item, key, depth + 1, media) for item in value]
         if isinstance(value, int | float) and not isinstance(value, bool):
             for said in said_in(value, set()):
                 self.untouched(said.text, key)
         return value
 
-    def field(self, text: str, key: str) -> str:
-        if text.startswith("data:") or key in STRUCTURE:
-            for said in said_in(text, set()):
-                self.untouched(said.text, key)
-            return text
-        if not list(said_in(text, set())):
-            return text  # base64
+    def field(self, text: str, key: str, media: bool) -> str:
+        if media or text.startswith("data:") or key in STRUCTURE:
+            searched = list(said_in(text, set(), media))
+            if not searched:
+                return text  # a file in base64
+            if text.startswith("data:") or key in STRUCTURE:
+                for said in searched:
+                    self.untouched(said.text, key)
+                return text
         return self.text(text, key, 0)
 
     def untouched(self, text: str, key: str) -> None:

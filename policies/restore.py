@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from backends.types import Chunk
-from policies.redact import PLACEHOLDER
+from policies.redact import DEEPEST, PLACEHOLDER
 
 STREAMED = frozenset(
     "content refusal reasoning reasoning_content arguments text transcript thinking summary input".split()
@@ -139,6 +139,8 @@ class ChoiceRestorer:
             if path[-1] in STREAMED:
                 return self._feed(index, path, value)
             return Restorer(self._originals).whole(value)
+        if len(path) > DEEPEST:
+            return value
         if isinstance(value, Mapping):
             return {name: self._tree(item, index, (*path, name), content) for name, item in value.items()}
         if isinstance(value, list):
@@ -157,11 +159,11 @@ class ChoiceRestorer:
             if wire is not None
             else {"index": chunk.index, "delta": {}, "finish_reason": chunk.finish_reason}
         )
-        if "text" in new:
+        if isinstance(new.get("text"), str):
             new["text"] = content
             return content, new
-        part = "message" if "message" in new else "delta"
-        said = new.get(part) or {}
+        part = "message" if "message" in new and not isinstance(new.get("delta"), Mapping) else "delta"
+        said: Any = new[part] if isinstance(new.get(part), Mapping) else {}
         if content:
             said = {**said, "content": content}
         for path, text in held.items():
@@ -181,16 +183,21 @@ def _place(item: Any, position: int) -> int:
 
 
 def _added(value: Any, path: Path, text: str) -> Any:
-    """A copy with the text appended at the path."""
+    """A copy with the text appended at the path; the value itself where something else than before stands there."""
     if not path:
-        return (value or "") + text
+        return (value or "") + text if isinstance(value, str | None) else value
     step, rest = path[0], path[1:]
     if isinstance(step, str):
+        if not isinstance(value, Mapping | None):
+            return value
         value = value or {}
         return {**value, step: _added(value.get(step), rest, text)}
+    if not isinstance(value, list | None):
+        return value
     items = list(value or [])
     for position, item in enumerate(items):
         if _place(item, position) == step:
             items[position] = _added(item, rest, text)
             return items
-    return [*items, {"index": step, **_added({}, rest, text)}]
+    added = _added(None, rest, text)
+    return [*items, {"index": step, **added} if isinstance(added, dict) else added]

@@ -147,15 +147,73 @@ def test_what_was_redacted_can_be_put_back(seed, classes):
     assert restored(redacted.raw, redacted.originals) == raw
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.recursive(st.text() | st.integers() | st.none(), lambda t: st.lists(t) | st.dictionaries(st.text(), t)))
-def test_any_body_is_redacted_whole_or_refused(value):
-    raw = {"x": value, "y": "bob@example.com"}
+NAMES = st.text(max_size=3) | st.sampled_from(
+    "type role content prompt data url text image_url file name index arguments id password required token".split()
+)
+TEXTS = st.lists(
+    st.text(max_size=5)
+    | st.sampled_from(
+        'bob@example.com 4111111111111111 +491711234567 B-123456 token:Abc1 [EMAIL_1] [email_2] [ ] { " \\ \\u0040 '
+        '\ufffc input_audio image_url data: data:a/b;base64, {"a":"b@c.org"} ["a\\"b@c.org a"b1xyz'.split()
+    ),
+    max_size=4,
+).flatmap(lambda pieces: st.sampled_from(["".join(pieces), " ".join(pieces)]))
+VALUES = st.recursive(
+    TEXTS
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.booleans()
+    | st.none(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(NAMES, inner, max_size=4)
+        | inner.map(lambda value: orjson.dumps(value).decode())
+    ),
+    max_leaves=12,
+)
+
+
+def meant(value, originals):
+    """A body with everything put back, and read as a program would that looks for JSON in it."""
+    if isinstance(value, str):
+        if "\\" in value and value.lstrip()[:1] in '{["':
+            try:
+                return meant(orjson.loads(value), originals)
+            except orjson.JSONDecodeError:
+                pass
+        return Restorer(originals).whole(value)
+    if isinstance(value, dict):
+        return {meant(name, originals) if "[" in name else name: meant(item, originals) for name, item in value.items()}
+    return [meant(item, originals) for item in value] if isinstance(value, list) else value
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.dictionaries(NAMES, VALUES, max_size=4), st.just(ALL) | st.frozensets(st.sampled_from(sorted(ALL)), min_size=1)
+)
+def test_any_body_is_redacted_whole_or_refused(raw, classes):
+    before = orjson.dumps(raw)
     try:
-        redacted = redact(raw, ALL, DETECTOR)
+        redacted = redact(raw, classes, DETECTOR)
     except CannotRedact:
         return
-    assert restored(redacted.raw, redacted.originals) == raw
+    finally:
+        assert orjson.dumps(raw) == before
+    assert meant(redacted.raw, redacted.originals) == meant(raw, {})
+
+
+@pytest.mark.parametrize("kind", [["string", "null"], {"a": 1}, 1, None])
+def test_a_type_that_is_no_word_stands_in_nobodys_way(kind):
+    raw = {"tools": [{"function": {"parameters": {"type": kind, "description": "as bob@example.com"}}}]}
+    redacted = redact(raw, ALL, DETECTOR).raw
+    assert redacted == {"tools": [{"function": {"parameters": {"type": kind, "description": "as [EMAIL_1]"}}}]}
+
+
+def test_a_recording_that_holds_a_number_by_chance_stays_as_it_is():
+    data = "A" * 300 + "/4111111111111111/" + "A" * 300
+    part = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    raw = message([part, {"type": "text", "text": "bob@example.com"}])
+    assert redact(raw, ALL, DETECTOR).raw["messages"][0]["content"] == [part, {"type": "text", "text": "[EMAIL_1]"}]
 
 
 def plain(data):

@@ -1,11 +1,11 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.remote.answers import deltas, whole
 from backends.types import Chunk, TokenLogprob
 from policies.restore import ChoiceRestorer, Restorer
 
@@ -76,9 +76,19 @@ def test_an_original_that_looks_like_a_placeholder_is_not_restored_again():
     assert Restorer({"[A_1]": "[B_1]", "[B_1]": "x"}).whole("[A_1]") == "[B_1]"
 
 
+def read(choice):
+    """A chunk as a provider's backend makes it, with the provider's own words."""
+    said = next((choice[part] for part in ("delta", "message") if isinstance(choice.get(part), dict)), choice)
+    text = said.get("text" if said is choice else "content")
+    return Chunk(0, text if isinstance(text, str) else "", finish_reason=choice.get("finish_reason"), wire=choice)
+
+
 def streamed(events):
     restorer = ChoiceRestorer(ORIGINALS)
-    return [restorer.chunk(chunk) for event in events for chunk in deltas({"choices": [event]}, "p")]
+    chunks = (replace(read(event), index=event["index"]) for event in events)
+    # A piece of the answer alone comes without the provider's own words.
+    alone = (replace(c, wire=None) if c.wire["delta"].keys() <= {"content"} else c for c in chunks)
+    return [restorer.chunk(chunk) for chunk in alone]
 
 
 def content(chunks, index=0):
@@ -166,8 +176,8 @@ def test_a_whole_answer():
         ],
         "annotations": [{"url_citation": {"title": "of [EMAIL_12]"}}],
     }
-    payload = {"choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": {"content": []}}]}
-    (chunk,) = [ChoiceRestorer(ORIGINALS).chunk(chunk) for chunk in whole(payload, "p")]
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": {"content": [1]}}
+    chunk = ChoiceRestorer(ORIGINALS).chunk(read(choice))
     new = chunk.wire["message"]
     assert chunk.text == new["content"] == 'to bob"x"@example.com'
     assert new["refusal"] == "[EMAIL_12"
@@ -176,17 +186,17 @@ def test_a_whole_answer():
     assert new["tool_calls"][0]["id"] == "[EMAIL_1]"
     assert new["annotations"] == [{"url_citation": {"title": "of eve@example.com"}}]
     assert chunk.wire["logprobs"] is None
-    assert payload["choices"][0]["message"]["content"] == "to [EMAIL_1]"
+    assert choice["message"]["content"] == "to [EMAIL_1]"
 
 
 @pytest.mark.parametrize("logprobs", [None, {"tokens": ["x"]}])
-def test_completions(logprobs):
-    payload = {"choices": [{"index": 0, "text": "to [EMAIL_12][E", "finish_reason": "stop", "logprobs": logprobs}]}
-    for reader in (deltas, whole):
-        (chunk,) = [ChoiceRestorer(ORIGINALS).chunk(chunk) for chunk in reader(payload, "p")]
-        assert chunk.text == "to eve@example.com[E"
-        if chunk.wire is not None:
-            assert (chunk.wire["text"], chunk.wire["logprobs"]) == (chunk.text, None)
+@pytest.mark.parametrize("wire", [True, False])
+def test_completions(logprobs, wire):
+    choice = {"index": 0, "text": "to [EMAIL_12][E", "finish_reason": "stop", "logprobs": logprobs}
+    chunk = ChoiceRestorer(ORIGINALS).chunk(replace(read(choice), wire=choice if wire else None))
+    assert chunk.text == "to eve@example.com[E"
+    if wire:
+        assert (chunk.wire["text"], chunk.wire["logprobs"]) == (chunk.text, None)
 
 
 def test_log_probabilities_stay_with_pieces_that_were_not_changed():
@@ -207,3 +217,43 @@ def test_in_json_that_was_asked_for_the_original_is_escaped():
     restorer = ChoiceRestorer({"[SECRET_1]": 'a"b\nc'}, json_content=True)
     chunk = restorer.chunk(Chunk(0, '{"key": "[SECRET_1]"}', finish_reason="stop"))
     assert orjson.loads(chunk.text) == {"key": 'a"b\nc'}
+
+
+ODD = st.recursive(
+    st.sampled_from(["[EM", "x[", "[EMAIL_1]", "AIL_1]", "", None, 3]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["text", "function", "arguments", "content"]), inner, max_size=3)
+        | st.fixed_dictionaries({"index": st.integers(-1, 2) | inner}, optional={"text": inner})
+    ),
+    max_leaves=6,
+)
+SAID = st.dictionaries(st.sampled_from(["content", "reasoning", "refusal", "tool_calls", "summary"]), ODD, max_size=3)
+CHOICES = st.fixed_dictionaries(
+    {"index": st.just(0)},
+    optional={
+        "delta": SAID | ODD,
+        "message": SAID | ODD,
+        "text": ODD,
+        "finish_reason": st.sampled_from([None, "stop"]),
+    },
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(CHOICES, max_size=4))
+def test_an_answer_of_any_shape_is_passed_on(choices):
+    restorer = ChoiceRestorer(ORIGINALS)
+    for choice in [*choices, {"index": 0, "delta": {}, "finish_reason": "stop"}]:
+        before = orjson.dumps(choice)
+        chunk = restorer.chunk(read(choice))
+        assert chunk.finish_reason == choice.get("finish_reason")
+        assert orjson.dumps(choice) == before
+
+
+def test_an_answer_nested_deeply_is_passed_on():
+    deep = "[EMAIL_1]"
+    for _ in range(900):
+        deep = [deep]
+    chunk = read({"index": 0, "delta": {"content": "[EMAIL_12]", "x": deep}})
+    assert ChoiceRestorer(ORIGINALS).chunk(chunk).text == "eve@example.com"
