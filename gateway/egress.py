@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backends.errors import BackendError, InvalidRequest, Unavailable
 from backends.types import Chunk, Event, Request
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.audit import Audit
     from policies.detect import Detector
     from policies.redact import Redacted
-    from policies.restore import ChoiceRestorer
+    from policies.restore import ChoiceRestorer, Restorer
 
 log = logging.getLogger("outstation.egress")
 
@@ -64,12 +64,14 @@ class Clearance:
     Attributes:
         request: with placeholders in place of what the provider must not see.
         redacted: whether it has any.
+        restorer, additions: for the choices of the answer, and for what is said of it as a whole.
     """
 
     request: Request
     classes: frozenset[str]
     reserved_usd: float
     restorer: ChoiceRestorer | None = None
+    additions: Restorer | None = None
 
     @property
     def redacted(self) -> bool:
@@ -77,7 +79,13 @@ class Clearance:
 
     def restore(self, event: Event) -> Event:
         """The event with the originals in their places again."""
-        return self.restorer.chunk(event) if self.restorer is not None and isinstance(event, Chunk) else event
+        if self.restorer is None:
+            return event
+        if isinstance(event, Chunk):
+            return self.restorer.chunk(event)
+        if event.wire is None or self.additions is None:
+            return event
+        return replace(event, wire=_restored(event.wire, self.additions))
 
 
 @dataclass(slots=True)
@@ -187,11 +195,12 @@ class Egress:
             if size > SEARCHED_AT_ONCE
             else (self._redacted(request, route, duty))
         )
-        from policies.restore import ChoiceRestorer
+        from policies.restore import ChoiceRestorer, Restorer
 
         # Only the body that leaves: nothing else of the original may travel with it.
         sent = replace(request, raw=redacted.raw, messages=(), prompts=request.prompts and ("",) * len(request.prompts))
-        return Clearance(sent, classes, usd, ChoiceRestorer(redacted.originals, json_content=_asks_for_json(request)))
+        choices = ChoiceRestorer(redacted.originals, json_content=_asks_for_json(request))
+        return Clearance(sent, classes, usd, choices, Restorer(redacted.originals))
 
     def _redacted(self, request: Request, route: Route, duty: frozenset[str]) -> Redacted:
         from policies.redact import CannotRedact
@@ -205,6 +214,15 @@ class Egress:
         except Exception as error:  # noqa: BLE001 - whatever it is, it means: do not send
             log.error("%s: redaction failed: %s", request.id, type(error).__name__)
             raise _unredactable(route, duty) from None
+
+
+def _restored(value: Any, restorer: Restorer) -> Any:
+    """JSON whose texts each came whole."""
+    if isinstance(value, str):
+        return restorer.whole(value)
+    if isinstance(value, Mapping):
+        return {name: _restored(item, restorer) for name, item in value.items()}
+    return [_restored(item, restorer) for item in value] if isinstance(value, list) else value
 
 
 def _asks_for_json(request: Request) -> bool:

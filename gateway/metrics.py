@@ -15,6 +15,7 @@ from gateway.outcome import Outcome
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TTFT_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6, 12, 30, 60, 120)
 GAP_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 10)
+MOST_RESULTS = 64  # of a route, told apart
 DURATION_BUCKETS_S = (0.005, 0.02, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
@@ -144,7 +145,7 @@ class Metrics:
         self._cost = Counter(
             "outstation_cost_usd", "Money spent at providers, in US dollars.", ["route"], registry=self.registry
         )
-        self._by_attempt: dict[tuple[str, str], Callable[[], object]] = {}
+        self._by_attempt: dict[str, dict[str, Callable[[], object]]] = {}
         self._by_model: dict[str, _Booked] = {}
         self._by_ending: dict[tuple[str, str, str], Callable[[], object]] = {}
         self.registry.register(_ModelCollector(states))
@@ -190,10 +191,12 @@ class Metrics:
             booked.completion(usage.completion_tokens)
 
     def _count_attempt(self, route: str, result: str) -> None:
-        count = self._by_attempt.get((route, result))
-        if count is None:
-            count = self._by_attempt[route, result] = self._attempts.labels(route, result).inc
-        count()
+        counts = self._by_attempt.setdefault(route, {})
+        if result not in counts and len(counts) >= MOST_RESULTS:  # providers choose words of their own
+            result = "other"
+        if result not in counts:
+            counts[result] = self._attempts.labels(route, result).inc
+        counts[result]()
 
     def text(self) -> bytes:
         """The exposition format."""

@@ -128,13 +128,13 @@ class ChatFrames:
         elif chunk.text:
             frames += delta + b'{"content":' + orjson.dumps(chunk.text) + self._plain_end
         if chunk.finish_reason:
-            frames += delta + b'{},"logprobs":null,"finish_reason":"%b"}' % chunk.finish_reason.encode() + self._end
+            frames += delta + b'{},"logprobs":null,"finish_reason":%b}' % orjson.dumps(chunk.finish_reason) + self._end
         return frames
 
     def closing(self, usage: Usage) -> bytes:
         if not self._head.include_usage:
             return DONE
-        return self._open + b'],"usage":' + orjson.dumps(usage_object(usage)) + b"}\n\n" + DONE
+        return self._open + b"]," + _last(usage) + b"\n\n" + DONE
 
     def body(self, folded: Sequence[Folded], usage: Usage) -> bytes:
         choices = [
@@ -180,14 +180,14 @@ class CompletionFrames:
         if self._logprobs and chunk.logprobs:
             logprobs = orjson.dumps(_legacy_logprobs(chunk.logprobs, self._offsets[chunk.index]))
             self._offsets[chunk.index] += sum(len(p.token) for p in chunk.logprobs)
-        reason = b'"%b"' % chunk.finish_reason.encode() if chunk.finish_reason else b"null"
+        reason = orjson.dumps(chunk.finish_reason) if chunk.finish_reason else b"null"
         start = self._choices[chunk.index] + orjson.dumps(chunk.text)
         return start + b',"logprobs":' + logprobs + b',"finish_reason":' + reason + b"}" + self._end
 
     def closing(self, usage: Usage) -> bytes:
         if not self._head.include_usage:
             return DONE
-        return self._open + b'],"usage":' + orjson.dumps(usage_object(usage)) + b"}\n\n" + DONE
+        return self._open + b"]," + _last(usage) + b"\n\n" + DONE
 
     def body(self, folded: Sequence[Folded], usage: Usage) -> bytes:
         choices = [
@@ -216,6 +216,11 @@ def _body(head: Head, kind: str, choices: Sequence[Mapping[str, Any]], usage: Us
             "usage": usage_object(usage),
         }
     )
+
+
+def _last(usage: Usage) -> bytes:
+    """The end of the usage frame, after `choices`; with what a provider said besides in any of its events."""
+    return orjson.dumps({**(usage.wire or {}), "usage": usage_object(usage)})[1:]
 
 
 def _chat_logprob(entry: TokenLogprob) -> dict[str, Any]:

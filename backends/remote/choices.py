@@ -181,12 +181,14 @@ def _whole_call(call: Payload) -> Payload:
 
 def _place(call: Payload, position: int, together: int, known: dict[str, int]) -> int:
     """The number of a call. A server that gives none tells calls apart by their ids, or by where they stand."""
-    place = call.get("index")
-    if type(place) is int and place >= 0:
+    place, name, last = call.get("index"), _text(call.get("id") or ""), max(known.values(), default=-1)
+    if type(place) is not int or place < 0:
+        if not name:
+            return last if known and together == 1 else position
+        place = last + 1
+    elif name in known:
         return place
-    if name := call.get("id"):
-        return known.setdefault(_text(name), len(known))
-    return len(known) - 1 if known and together == 1 else position
+    return known.setdefault(name, place) if name else place
 
 
 def _arguments(value: Any) -> str:

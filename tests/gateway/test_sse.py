@@ -135,3 +135,20 @@ def test_legacy_offsets_count_characters_of_the_completion():
         CompletionFrames(HEAD, True), 1, [Chunk(0, "né 🚰x", logprobs=entries, finish_reason="stop")], Usage(1, 3)
     )
     assert body["choices"][0]["logprobs"]["text_offset"] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("frames", [ChatFrames, CompletionFrames])
+def test_what_a_provider_says_besides_comes_with_the_usage(frames):
+    counted = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "odd": [1]}
+    usage = Usage(1, 2, wire={"citations": ["a"], "system_fingerprint": "fp", "usage": counted})
+    (event,) = decode(frames(replace(HEAD, include_usage=True)).closing(usage))
+    assert (event["choices"], event["usage"], event["citations"]) == ([], counted, ["a"])
+    assert (event["id"], event["model"], event["system_fingerprint"]) == (HEAD.id, HEAD.model, "fp")
+    assert decode(frames(HEAD).closing(usage)) == []
+
+
+@given(TEXTS.filter(bool))
+def test_no_finish_reason_can_break_a_frame(reason):
+    for frames in (ChatFrames(HEAD), CompletionFrames(HEAD)):
+        (event,) = [json.loads(e.data) for e in SSEDecoder().iter_bytes([frames.chunk(Chunk(0, "", (), (), reason))])]
+        assert event["choices"][0]["finish_reason"] == reason

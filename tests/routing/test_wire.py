@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import orjson
 import pytest
 
@@ -185,6 +186,86 @@ async def test_bodies_keep_what_a_provider_adds(site: Opened) -> None:
     assert said["usage"] == USAGE
     assert said["model"] == "acme/large"
     assert said["id"].startswith("chatcmpl-")
+
+
+async def test_what_a_server_repeats_or_leaves_out_is_put_right(site: Opened) -> None:
+    """Its id and name in each piece, arguments as an object, empty lists, keys that are missing."""
+    first = {"index": 0, "id": "call_a", "type": "function", "function": {"name": "mail", "arguments": '{"to":'}}
+    says = stream(
+        event({"choices": [{"delta": {"role": "assistant", "content": "", "tool_calls": []}}]}),
+        event({"choices": [{"delta": {"tool_calls": [first]}}]}),
+        event({"choices": [{"delta": {"tool_calls": [{**first, "function": {"name": "mail", "arguments": "1}"}}]}}]}),
+        event({"choices": [{"delta": {"tool_calls": [{"id": "b", "function": {"name": "mail", "arguments": {}}}]}}]}),
+        event({"choices": [{"finish_reason": "tool_calls"}]}),
+        DONE,
+    )
+    message = {"content": "x", "tool_calls": []}
+    at_once = Act(body=(orjson.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}),))
+    async with (
+        FaultProxy(plan=[says, at_once]) as proxy,
+        site(FakeBackend("m"), config=provider("acme", proxy.url)) as gateway,
+    ):
+        seen = await told(gateway.sdk(), True, model="acme/large", tools=TOOLS)
+        made = (await gateway.ask(model="acme/large")).json
+    assert seen.error is None
+    assert calls_of(seen.chunks) == {
+        0: {"id": "call_a", "name": "mail", "arguments": '{"to":1}'},
+        1: {"id": "b", "name": "mail", "arguments": "{}"},
+    }
+    assert seen.finished == {0: "tool_calls"}
+    raw = [choice.model_dump(exclude_unset=True) for chunk in seen.chunks for choice in chunk.choices]
+    assert all(choice.keys() >= {"index", "delta", "logprobs", "finish_reason"} for choice in raw)
+    assert [] not in [choice["delta"].get("tool_calls") for choice in raw]
+    said = {"role": "assistant", "content": "x", "refusal": None}
+    assert made["choices"] == [{"index": 0, "message": said, "logprobs": None, "finish_reason": "stop"}]
+
+
+@pytest.mark.parametrize("usage", [{**USAGE, "completion_tokens": -3}, {**USAGE, "prompt_tokens": 10**12}, 7, "x"])
+@pytest.mark.parametrize("stream_", [False, True])
+async def test_a_usage_that_cannot_be_is_guessed(site: Opened, stream_: bool, usage: object) -> None:
+    (plain,) = whole().body or ()
+    says = Act(body=(orjson.dumps({**orjson.loads(plain), "usage": usage}),))
+    if stream_:
+        says = stream(delta("Hi"), delta(finish="stop"), event({"choices": [], "usage": usage}), DONE)
+    async with FaultProxy(usual=says) as proxy, site(FakeBackend("m"), config=provider("acme", proxy.url)) as gateway:
+        options = {"stream_options": {"include_usage": True}} if stream_ else {}
+        begun = await gateway.ask(stream=stream_, model="acme/large", **options)
+    body = orjson.loads(begun.body.split(b"\n\n")[-3][6:]) if stream_ else begun.json
+    assert 0 < body["usage"]["prompt_tokens"] < 1000
+    assert 0 < body["usage"]["completion_tokens"] < 1000
+
+
+@pytest.mark.parametrize("stream_", [False, True])
+async def test_additions_pass_with_the_originals_in_them(site: Opened, stream_: bool) -> None:
+    more = {"citations": [{"title": "on [EMAIL_1]", "score": 1}], "system_fingerprint": "fp"}
+    (plain,) = whole("[EMAIL_1]").body or ()
+    says = Act(body=(orjson.dumps({**orjson.loads(plain), **more}),))
+    if stream_:
+        first = event({**more, "choices": [{"index": 0, "delta": {"content": "[EMAIL_1]"}, "finish_reason": None}]})
+        says = stream(first, delta(finish="stop"), event({"choices": [], "usage": USAGE}), DONE)
+    async with FaultProxy(usual=says) as proxy:
+        config = provider("acme", proxy.url, data='default = "redact"')
+        async with site(FakeBackend("m"), config=config) as gateway:
+            messages = [{"role": "user", "content": f"Who is {MAIL}?"}]
+            options = {"stream_options": {"include_usage": True}} if stream_ else {}
+            begun = await gateway.ask(stream=stream_, model="acme/large", messages=messages, **options)
+    body = orjson.loads(begun.body.split(b"\n\n")[-3][6:]) if stream_ else begun.json
+    assert body["citations"] == [{"title": f"on {MAIL}", "score": 1}]
+    assert (body["system_fingerprint"], body["usage"]) == ("fp", USAGE)
+    assert MAIL.encode() not in b"".join(request.body for request in proxy.seen)
+
+
+async def test_results_in_the_metrics_are_bounded(site: Opened) -> None:
+    """Though every refusal carries another word."""
+    plan = [refusal(400, "no", code=f"word_{number}") for number in range(70)]
+    async with FaultProxy(plan=plan) as proxy, site(FakeBackend("m"), config=provider("acme", proxy.url)) as gateway:
+        for _ in range(70):
+            assert (await gateway.ask(model="acme/large")).status == 400
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=gateway.app)) as client:
+            text = (await client.get("http://localhost:8484/metrics")).text
+    lines = [line for line in text.splitlines() if line.startswith("outstation_attempts_total{")]
+    assert len(lines) == 65
+    assert 'outstation_attempts_total{result="other",route="acme/large"} 6.0' in lines
 
 
 @pytest.mark.parametrize("stream_", [False, True])
