@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backends.base import Backend
 from backends.registry import build_openai
-from backends.remote.settings import Prices, ProviderSettings, RemoteModel
+from backends.remote.settings import ProviderSettings, RemoteModel
 from gateway.config import Config, ConfigError, place_of
 from gateway.egress import Boundary
 from gateway.policies import policies_of
@@ -95,13 +95,10 @@ def _provider(row: schema.ProviderSettings, key: str) -> ProviderSettings:
 
 
 def _model(row: schema.ProviderModelSettings) -> RemoteModel:
-    cached = row.input_price if row.cached_price is None else row.cached_price
     return RemoteModel(
         id=row.name,
         context_length=row.context_length,
-        prices=Prices(row.input_price, row.output_price, cached),
         capabilities=frozenset(row.capabilities),
-        quality=row.quality,
     )
 
 

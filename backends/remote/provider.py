@@ -87,7 +87,6 @@ class Provider:
         self._transport = transport
         # To unpack costs time, and a link that is worth packing for packs by itself: `identity`.
         self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        self._headers |= {name.lower(): value for name, value in settings.headers.items()}
         self._headers |= {"authorization": f"Bearer {settings.key}"} if settings.key else {}
         self._prober: asyncio.Task[None] | None = None
 

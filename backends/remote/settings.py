@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Prices:
-    """US dollars per million tokens."""
-
-    input: float
-    output: float
-    cached: float
-
-
-@dataclass(frozen=True, slots=True)
 class RemoteModel:
-    """A model as its provider serves it.
+    """A model as its provider serves it. What it costs is its route's: a new price is no reason for new connections.
 
     Attributes:
         id: its name there.
@@ -26,9 +16,7 @@ class RemoteModel:
 
     id: str
     context_length: int
-    prices: Prices
     capabilities: frozenset[str] = frozenset()
-    quality: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +32,6 @@ class ProviderSettings:
     base_urls: tuple[str, ...]
     models: tuple[RemoteModel, ...]
     key: str = field(default="", repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     connect_timeout_s: float = 3.0
     first_token_timeout_s: float = 30.0
     idle_timeout_s: float = 30.0

@@ -17,7 +17,7 @@ import pytest
 from backends.errors import BackendError
 from backends.openai_http import OpenAIBackend
 from backends.remote.provider import Depart, Knocking, Provider
-from backends.remote.settings import Prices, ProviderSettings, RemoteModel
+from backends.remote.settings import ProviderSettings, RemoteModel
 from backends.remote.transport import Transport
 from backends.types import Chunk, Event, Request, Usage
 from tests.conftest import ROOT, START_TIMEOUT_S, free_port
@@ -114,7 +114,7 @@ async def make_backend() -> AsyncIterator[BackendMaker]:
         **settings: float,
     ) -> OpenAIBackend:
         bounds = {"connect_timeout_s": 1.0, "first_token_timeout_s": 10.0, "idle_timeout_s": 10.0, **settings}
-        row = RemoteModel(model, 2048, Prices(0, 0, 0))
+        row = RemoteModel(model, 2048)
         provider = Provider(
             ProviderSettings("cloud", urls, (row,), key=KEY, **bounds),
             depart or Departures(),
