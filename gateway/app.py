@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -96,7 +96,7 @@ def build_generation(
     inference = Inference(dispatcher, config.limits, key_classes(config))
     api = build_api(site, shared.metrics, inference)
 
-    app: ASGIApp = partial(_routed, api)
+    app: ASGIApp = partial(_routed, api, _plain_paths(api))
     app = BodyLimit(app, config.server)
     app = KeyGuard(app, config.access)
     app = HostGuard(app, config.server)
@@ -160,9 +160,24 @@ class _PlainRoute(APIRoute):
         self.app = app
 
 
-async def _routed(api: FastAPI, scope: Scope, receive: Receive, send: Send) -> None:
+def _plain_paths(api: FastAPI) -> Mapping[tuple[str, str], ASGIApp]:
+    """Method and path of the routes that need no matching."""
+    return {
+        (method, route.path): route.app
+        for route in api.routes
+        if isinstance(route, APIRoute) and "{" not in route.path
+        for method in route.methods or ()
+    }
+
+
+async def _routed(
+    api: FastAPI, plain: Mapping[tuple[str, str], ASGIApp], scope: Scope, receive: Receive, send: Send
+) -> None:
     """FastAPI's router without its middleware stack: the `Recorder` handles every error, once."""
     scope["app"] = api
+    if scope["type"] == "http" and (app := plain.get((scope["method"], scope["path"]))):
+        await app(scope, receive, send)
+        return
     if scope["type"] == "http" and scope["method"] == "HEAD":
         # A copy: the server still sees HEAD and leaves the body out.
         scope = {**scope, "method": "GET"}

@@ -11,7 +11,7 @@ from backends.types import Request
 from gateway.routes.answer import Answer
 from gateway.routes.inference import Inference, controls, outcome_of
 from gateway.schemas.chat import ChatRequest
-from gateway.schemas.parse import check, parse_json
+from gateway.schemas.parse import check, parse_json, read_body
 from gateway.sse import ChatFrames
 
 PART_NEEDS = {"image_url": "vision", "input_audio": "audio", "file": "files"}
@@ -21,7 +21,7 @@ def chat_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[Ans
     """The endpoint's function."""
 
     async def chat_completions(http: HTTPRequest) -> Answer:
-        raw = parse_json(await http.body())
+        raw = parse_json(await read_body(http))
         wire = check(ChatRequest, raw)
         request, names = chat_request(outcome_of(http).id, wire, raw, http, inference.key_classes)
         return inference.answer(http, wire, request, "chatcmpl", ChatFrames, names)

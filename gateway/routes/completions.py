@@ -13,7 +13,7 @@ from backends.types import Prompt, Request
 from gateway.routes.answer import Answer
 from gateway.routes.inference import Inference, controls, outcome_of
 from gateway.schemas.completions import CompletionRequest
-from gateway.schemas.parse import check, parse_json
+from gateway.schemas.parse import check, parse_json, read_body
 from gateway.sse import CompletionFrames
 
 DEFAULT_MAX_TOKENS = 16
@@ -24,7 +24,7 @@ def completions_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaita
     """The endpoint's function."""
 
     async def completions(http: HTTPRequest) -> Answer:
-        raw = parse_json(await http.body())
+        raw = parse_json(await read_body(http))
         wire = check(CompletionRequest, raw)
         request = completion_request(wire, raw, http, inference)
         frames = partial(CompletionFrames, logprobs=wire.logprobs is not None)

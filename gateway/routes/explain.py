@@ -19,7 +19,7 @@ from gateway.routes.site import json_response
 from gateway.schemas.chat import ChatRequest
 from gateway.schemas.completions import CompletionRequest
 from gateway.schemas.generation import Generation
-from gateway.schemas.parse import check, parse_json
+from gateway.schemas.parse import check, parse_json, read_body
 from policies.base import Route
 
 
@@ -27,7 +27,7 @@ def explain_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[
     """The endpoint's function. Takes the body of a chat or of a completion."""
 
     async def explain(http: HTTPRequest) -> Response:
-        raw = parse_json(await http.body())
+        raw = parse_json(await read_body(http))
         wire: Generation
         if "prompt" in raw:
             wire = prompted = check(CompletionRequest, raw)

@@ -7,6 +7,8 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HTTPRequest
 
 from backends.errors import InvalidRequest
 
@@ -32,6 +34,18 @@ class FieldError(ValueError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+async def read_body(http: HTTPRequest) -> bytes:
+    """The whole body. Raises `ClientDisconnect` if the client leaves before its end."""
+    parts = []
+    while True:
+        message = await http.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
