@@ -6,28 +6,30 @@ import asyncio
 import socket
 from collections import deque
 from itertools import chain, zip_longest
-from typing import Any
+
+from backends.remote.resolve import Address, Resolver
 
 STAGGER_S = 0.25  # the head start of one address over the next (RFC 8305 recommends as much)
 
-Address = tuple[int, int, int, str, Any]
-"""As getaddrinfo has it."""
 
-
-async def dial(host: str, port: int) -> socket.socket:
+async def dial(host: str, port: int, resolver: Resolver) -> socket.socket:
     """To the first address that answers; how long that may take is the caller's to bound.
 
     Raises:
         OSError: none answers.
         ValueError: a name that cannot be one.
     """
-    loop = asyncio.get_running_loop()
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # asks nobody
+        addresses: list[Address] = [(*address[:3], "", address[4]) for address in found]
     except socket.gaierror:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    order = families_in_turn([(*address[:3], "", address[4]) for address in found])
-    return await (_reach(order[0]) if len(order) == 1 else race(order))
+        addresses = await resolver.addresses(host, port)
+    order = families_in_turn(addresses)
+    try:
+        return await (_reach(order[0]) if len(order) == 1 else race(order))
+    except BaseException:  # out of time is a cancellation here
+        resolver.forget(host, port)
+        raise
 
 
 def families_in_turn(addresses: list[Address]) -> list[Address]:

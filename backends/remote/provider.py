@@ -164,7 +164,7 @@ class Provider:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
-                connection = await dial(parts.hostname or "", port)
+                connection = await dial(parts.hostname or "", port, self._transport.resolver)
         except (OSError, ValueError) as error:  # TimeoutError and a name that is none are among them
             # Until the next knock has had its time, no request need find out.
             pause_s = self._knocking.ill_s + self.settings.connect_timeout_s + 1

@@ -20,6 +20,7 @@ import httpx2
 from backends.remote.connection import Connection
 from backends.remote.dial import dial
 from backends.remote.reply import Reply
+from backends.remote.resolve import Resolver
 
 KEEP_ALIVE_S = 15.0
 FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding"})
@@ -71,6 +72,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
     def __init__(self, verify: ssl.SSLContext | None = None, *, keep_alive_s: float = KEEP_ALIVE_S) -> None:
         """`verify`: instead of the authorities that httpx2 trusts."""
+        self.resolver = Resolver()
         self._keep_alive_s = keep_alive_s
         self._verify = verify
         self._idle: dict[object, list[Connection]] = {}
@@ -144,7 +146,7 @@ class Transport(httpx2.AsyncBaseTransport):
         self._all.add(connection)
         try:
             async with asyncio.timeout_at(None if ends == math.inf else ends):
-                made = await dial(origin.host, origin.port)
+                made = await dial(origin.host, origin.port, self.resolver)
                 await loop.create_connection(
                     lambda: connection,
                     sock=made,

@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from backends.remote.dial import Address, dial, families_in_turn, race
+from backends.remote.dial import dial, families_in_turn, race
+from backends.remote.resolve import Address, Resolver
 from backends.remote.transport import Transport, target
 from tests.remote.raw_server import BODY, OK, Client, RawServer, always, chunked, everything, serving, sized, soon
 
@@ -280,5 +281,5 @@ async def test_an_address_that_leads_nowhere_costs_little() -> None:
 
 async def test_a_name_that_cannot_be_one() -> None:
     with pytest.raises((OSError, ValueError)):
-        await dial("a" * 300 + ".invalid", 1)
+        await dial("a" * 300 + ".invalid", 1, Resolver())
     assert target("POST", httpx2.URL("http://x/"), []).origin.port == 80
