@@ -40,6 +40,7 @@ CUT_ESCAPE = 12
 
 MOST_CLEAN = 1024
 
+_NUMBERS = frozenset({"payment_card", "iban", "national_id", "phone"})
 _DIGIT = re.compile("[0-9]")
 _KEY = re.compile(r"[A-Za-z0-9_ .\-]{2,64}")
 _DATA_URL = re.compile(r"data:[\w.+-]*+(?:/[\w.+-]*+)?(?:;(?!base64,)[\w.+=-]*+)*+;base64,")
@@ -98,34 +99,47 @@ class Detector:
             key: what the text is called; `password` makes a secret of what nobody would take for one alone.
         """
         wanted = self.findable if classes is None else frozenset(classes)
-        spans = [span for span in self._spans(text, key) if span[0] in wanted]
+        spans = [span for span in self._spans(text, key, wanted) if span[0] in wanted]
         return _merged(spans, self._rank) if spans else []
 
     def classes(self, raw: Mapping[str, Any]) -> frozenset[str]:
         """The classes of all values anywhere in a JSON body: keys, strings, whole numbers, JSON within strings."""
+        return self.among(raw, self.findable)
+
+    def among(self, raw: Mapping[str, Any], wanted: frozenset[str]) -> frozenset[str]:
+        """Those of these classes (and `media`) that are in it, which are found sooner than all."""
         found: set[str] = set()
         for said in said_in(raw, found):
             if said in self._clean:
                 continue
-            spans = self._spans(said.text, said.key)
+            spans = self._spans(said.text, said.key, wanted)
             for inner in literals(said.text):
-                spans += self._spans(inner.text, inner.key)
+                spans += self._spans(inner.text, inner.key, wanted)
             if spans:
                 found.update(span[0] for span in spans)
+            elif wanted != self.findable:
+                continue
             elif said.key in STRUCTURAL and len(said.text) <= SHORT and len(self._clean) < MOST_CLEAN:
                 self._clean.add(said)
-        return frozenset(found)
+        return frozenset(found) & {*wanted, MEDIA}
 
-    def _spans(self, text: str, key: str) -> list[Span]:
-        """All values, overlapping ones too, by their places in the original text."""
+    def _spans(self, text: str, key: str, wanted: frozenset[str]) -> list[Span]:
+        """All values of these classes (and some others), overlapping ones too, by their places in the original text."""
         before = f"{key}: " if key and _KEY.fullmatch(key) else ""
         seen = plain(before + text)
-        spans = [*secrets(seen), *emails(seen)]
-        # Most texts hold no digit, and then most of the search is over.
-        spans += [*addresses(seen), *phones(seen), *numbers(seen)] if _DIGIT.search(seen.text) else letters(seen)
+        # What is part of a secret is no address, what is part of an IBAN no other number: `_own`.
+        with_secrets = "secret" in wanted or "email" in wanted
+        with_numbers = not _NUMBERS.isdisjoint(wanted)
+        spans = [*secrets(seen), *emails(seen)] if with_secrets else []
+        if not _DIGIT.search(seen.text):  # in most texts, and then most of the search is over
+            spans += letters(seen) if with_numbers else ()
+        else:
+            spans += addresses(seen) if "ip" in wanted else ()
+            spans += [*phones(seen), *numbers(seen)] if with_numbers else ()
         for name, regex in self._custom:
-            spans.extend(matches(name, regex, seen))
-        if key and named(key, text):
+            if name in wanted or name in ("secret", "iban"):
+                spans.extend(matches(name, regex, seen))
+        if key and with_secrets and named(key, text):
             spans.append(("secret", len(plain(before).text), len(seen.text)))
         if not spans:
             return spans

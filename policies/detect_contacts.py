@@ -47,16 +47,13 @@ _V6_SOON = re.compile(r":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:")
 def emails(plain: Plain) -> Iterator[Span]:
     """Addresses with a domain of two labels or more."""
     text = plain.text
-    at = text.find("@")
-    while at >= 0:
-        domain = _DOMAIN.match(text, at)
+    for domain in _DOMAIN.finditer(text):
+        at, end = domain.span()
         local = _LOCAL.match(text[max(0, at - LOCAL_PART) : at][::-1])
-        if domain and local and local[0]:
-            name = local[0][::-1].lstrip(".+%&'*/=?^{|}~!#$-")
-            last = domain[0].rpartition(".")[2]
-            if name and len(last) > 1 and not last.isdigit():
-                yield "email", at - len(name), domain.end()
-        at = text.find("@", at + 1)
+        name = local[0][::-1].lstrip(".+%&'*/=?^{|}~!#$-") if local else ""
+        last = domain[0].rpartition(".")[2]
+        if name and len(last) > 1 and not last.isdigit():
+            yield "email", at - len(name), end
 
 
 def phones(plain: Plain) -> Iterator[Span]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from typing import NamedTuple
 
 from policies import checksums
 from policies.detect_text import Plain
 
+Named = tuple[tuple[str, ...], Callable[[str], bool]]
 Span = tuple[str, int, int]
 """Data class, start and end in the plain text."""
 
@@ -18,6 +20,7 @@ NEAR = 48
 CHUNK, OVERLAP = 1024, 24
 """Groups of digits that are held at once, and of them those that may begin a number which the next ones end."""
 
+_NO_SEPARATORS = {ord(char): None for char in " .\t\n/+-"}
 # The patterns begin with a digit: the regex engine then skips all else quickly.
 _RUN = re.compile(r"[0-9](?:[ .\t\n/+\-]{0,3}[0-9]){5,}+")
 _GROUP = re.compile(r"[0-9]++")
@@ -27,6 +30,14 @@ _CARD_SHAPES = frozenset(
     | {(6, rest) for rest in range(6, 14)}
 )
 """How people group a card's digits; besides not at all, and in ones or twos throughout."""
+
+_CARD_LENGTHS = {"2": range(16, 20), "3": range(14, 20), "4": (13, 16, 19), "5": range(12, 20), "6": range(12, 20)}
+_CARDS = {
+    first: frozenset(shape for shape in _CARD_SHAPES if sum(shape) in lengths)
+    for first, lengths in (_CARD_LENGTHS | {"8": range(16, 20)}).items()
+}
+_NO_SHAPES: frozenset[tuple[int, ...]] = frozenset()
+"""The same by a card's first digit: no issuer has every length."""
 
 _END = r"(?![A-Za-z0-9])"
 _IDS: tuple[tuple[str, Callable[[str], bool]], ...] = (
@@ -58,6 +69,9 @@ _NINO = re.compile(
     rf"(?<=[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z])[0-9]{{6}}[A-D]{_END}"
     rf"|(?<=[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] )[0-9]{{2}} [0-9]{{2}} [0-9]{{2}} ?[A-D]{_END}"
 )
+_FIRST_SIZES = frozenset({1, 2, 3, 6, 7, 8, 13, *checksums.BY_LENGTH})
+"""How many digits the first group of an id has that needs no name."""
+
 _NAMED: tuple[tuple[frozenset[tuple[int, ...]], tuple[str, ...], Callable[[str], bool]], ...] = (
     (frozenset({(9,), (4, 2, 3), (3, 3, 3)}), ("bsn", "burgerservice", "sofinummer"), checksums.dutch_bsn),
     (frozenset({(9,)}), ("ssn", "social security", "social_security"), checksums.american_ssn),
@@ -71,11 +85,15 @@ _NAMED: tuple[tuple[frozenset[tuple[int, ...]], tuple[str, ...], Callable[[str],
 _ALONE = frozenset({6, 7, 8})
 _PAIRS = frozenset(
     {(1, 2), (2, 2), (2, 3), (2, 6), (3, 2), (3, 3), (3, 4), (4, 2), (4, 3), (4, 4), (4, 5), (4, 6), (4, 8), (4, 12)}
-    | {(1, 1)}
 )
 """How many digits the first group of something has alone, or the first two."""
 
-_NAMED_SIZES = frozenset(size for shapes, _, _ in _NAMED for size in [shape[0] for shape in shapes])
+_BY_NAME = {
+    shape: tuple((words, check) for shapes, words, check in _NAMED if shape in shapes)
+    for shape in frozenset().union(*(shapes for shapes, _, _ in _NAMED))
+}
+
+_NAMES = tuple(word for _, words, _ in _NAMED for word in words)
 
 _START = r"(?<![A-Za-z0-9])"
 _AFTER_LETTERS = re.compile(
@@ -83,7 +101,10 @@ _AFTER_LETTERS = re.compile(
     rf"(?:(?<={_START}[A-Za-z]{{2}}.)|(?<={_START}[A-Za-z]{{2}}[ -].)|(?<=[Ii][Bb][Aa][Nn][A-Za-z]{{2}}.))[ -]?[0-9]"
     r"|(?:(?<=[A-Za-z]{3}.)|(?<=[A-Za-z]{3} .))[0-9L-NP-Vl-np-v][A-EHLMPRSTa-ehlmprst])"
 )
-_ALNUM = re.compile(r"[ .\t\n\-]{0,3}([A-Za-z0-9])")
+_IBANS = {
+    length: re.compile(rf"[A-Za-z]{{2}}[ -]?[0-9](?:[ .\t\n\-]{{0,3}}+[A-Za-z0-9]){{{length - 3}}}")
+    for length in frozenset(checksums.IBAN_LENGTHS.values())
+}
 _N = "[0-9LMNPQRSTUVlmnpqrstuv]"
 _CF_TAIL = rf"{_N}{{2}}[A-EHLMPRSTa-ehlmprst]{_N}{{2}} ?[A-Za-z]{_N}{{3}}[A-Za-z]{_END}"
 _CF = re.compile(_CF_TAIL)
@@ -104,106 +125,115 @@ def numbers(plain: Plain) -> Iterator[Span]:
     for match in _AFTER_LETTERS.finditer(text):
         yield from _after_letters(text, match.start())
     yield from letters(plain)
+    found: list[Span] = []
+    # Hardly a text has such a name in it; then nothing is looked for beside its numbers.
+    by_name = _BY_NAME if any(word in plain.lower for word in _NAMES) else {}
     for run in _RUN.finditer(text):
         start, more = run.start(), True
         while more:
-            groups = [group.span() for group in islice(_GROUP.finditer(text, start, run.end()), CHUNK)]
-            more = len(groups) == CHUNK
-            sizes = [end - begin for begin, end in groups]
-            sizes.append(0)
-            for i in range(CHUNK - OVERLAP if more else len(groups)):
-                if sizes[i] in _ALONE or (sizes[i], sizes[i + 1]) in _PAIRS or sizes[i] > 8:
-                    yield from _at(plain, groups, sizes, i)
-            start = groups[-OVERLAP][0] if more else 0
+            spans = [group.span() for group in islice(_GROUP.finditer(text, start, run.end()), CHUNK)]
+            more = len(spans) == CHUNK
+            sizes = [end - begin for begin, end in spans]
+            groups = Groups(spans, sizes, by_name)
+            if sizes[0] <= 2:
+                _card(text, groups, 0, _NO_SHAPES, found)
+            for i, pair in enumerate(zip(sizes[: CHUNK - OVERLAP] if more else sizes, [*sizes[1:], 0], strict=False)):
+                if pair[0] in _ALONE or pair[0] > 8 or pair in _PAIRS:
+                    _at(plain, groups, i, found)
+            start = spans[-OVERLAP][0] if more else 0
+    yield from found
 
 
-def _at(plain: Plain, groups: list[tuple[int, int]], sizes: list[int], i: int) -> Iterator[Span]:
+class Groups(NamedTuple):
+    """Some groups of digits of a run: where they are, how many digits each has, and what a name may make of them."""
+
+    spans: list[tuple[int, int]]
+    sizes: list[int]
+    by_name: Mapping[tuple[int, ...], tuple[Named, ...]]
+
+
+def _at(plain: Plain, groups: Groups, i: int, found: list[Span]) -> None:
     """What begins with the i-th group of digits of a run."""
-    text, (start, end), size = plain.text, groups[i], sizes[i]
+    text, (start, end), size = plain.text, groups.spans[i], groups.sizes[i]
     before = text[start - 1] if start else " "
     if before == "." and start > 1 and text[start - 2] in "0123456789":
         return  # the fraction of a decimal number
-    if text[start] in "234568" or text[start : start + 4] == "0604":
-        yield from _card(text, groups, sizes, i)
+    if shapes := _CARDS.get(text[start]):
+        _card(text, groups, i, shapes, found)
     if before.isalnum() or before == "_":
-        if (
-            before in "XYZxyz"
-            and (nie := _NIE.match(text, start))
-            and not text[max(0, start - 2) : start - 1].isalnum()
-        ):
-            yield from _checked(text, start - 1, nie.end(), checksums.spanish_dni)
-        elif nino := _NINO.match(text, start):
-            yield "national_id", start - 2, nino.end()
+        if before not in "XYZxyz":
+            if nino := _NINO.match(text, start):
+                found.append(("national_id", start - 2, nino.end()))
+        elif not text[max(0, start - 2) : start - 1].isalnum() and (nie := _NIE.match(text, start)):
+            _checked(text, start - 1, nie.end(), checksums.spanish_dni, found)
         return
-    if 11 <= size <= 15 and not text[end : end + 1].isalnum():
-        if any(check(text[start:end]) for check in checksums.BY_LENGTH.get(size, ())):
-            yield "national_id", start, end
-    elif (size < 10 or size == 12 or size == 13) and (match := _GROUPED.match(text, start)):
-        yield from _checked(text, start, match.end(), _GROUPED_CHECKS[match.lastgroup or ""])
+    if size in _FIRST_SIZES:
+        _id(text, start, end, before, found)
+    for count in (1, 3) if groups.by_name else ():
+        shape = tuple(groups.sizes[i : i + count])
+        if len(shape) == count and (named := groups.by_name.get(shape)):
+            _named(plain, start, groups.spans[i + count - 1][1], named, found)
+
+
+def _id(text: str, start: int, end: int, before: str, found: list[Span]) -> None:
+    """A national id that needs no name, and whose first group of digits is there."""
+    size = end - start
+    checks = () if text[end : end + 1].isalnum() else checksums.BY_LENGTH.get(size, ())
+    if any(check(text[start:end]) for check in checks):
+        found.append(("national_id", start, end))
+    elif match := _GROUPED.match(text, start):
+        _checked(text, start, match.end(), _GROUPED_CHECKS[match.lastgroup or ""], found)
     if size == 2 and before == " " and (nino := _NINO.match(text, start)):
-        yield "national_id", start - 3, nino.end()
-    if (
-        size == 7
-        and before in " -"
-        and text[max(0, start - 2) : start - 1] in ("X", "Y", "Z")
-        and (nie := _NIE.match(text, start))
-    ):
-        yield from _checked(text, start - 2, nie.end(), checksums.spanish_dni)
-    if size in _NAMED_SIZES:
-        yield from _named(plain, groups, sizes, i)
+        found.append(("national_id", start - 3, nino.end()))
+    foreign = size == 7 and before in " -" and text[max(0, start - 2) : start - 1] in ("X", "Y", "Z")
+    if foreign and (nie := _NIE.match(text, start)):
+        _checked(text, start - 2, nie.end(), checksums.spanish_dni, found)
 
 
-def _card(text: str, groups: list[tuple[int, int]], sizes: list[int], i: int) -> Iterator[Span]:
-    start, end = groups[i]
-    size = sizes[i]
+def _card(text: str, groups: Groups, i: int, shapes: frozenset[tuple[int, ...]], found: list[Span]) -> None:
+    spans, size = groups.spans, groups.sizes[i]
+    start, end = spans[i]
     if size >= 12:
         if size <= 19 and not text[end : end + 1].isalpha() and checksums.payment_card(text[start:end]):
-            yield "payment_card", start, end
-    elif size in (4, 6, 8):
-        for count in (5, 4, 3, 2):
-            if tuple(sizes[i : i + count]) in _CARD_SHAPES and len(groups) >= i + count:
-                end = groups[i + count - 1][1]
+            found.append(("payment_card", start, end))
+    elif size > 2:
+        sizes = groups.sizes[i : i + 5]
+        for count in range(len(sizes), 1, -1):
+            if tuple(sizes[:count]) in shapes:
+                end = spans[i + count - 1][1]
                 if checksums.payment_card(_bare(text[start:end])):
-                    yield "payment_card", start, end
-    elif size <= 2 and i == 0 and 6 <= len(groups) <= 19 and len(set(sizes)) == 2:
-        end = groups[-1][1]
+                    found.append(("payment_card", start, end))
+    elif i == 0 and 6 <= len(spans) <= 19 and set(groups.sizes) <= {1, 2}:
+        end = spans[-1][1]
         if checksums.payment_card(_bare(text[start:end])):
-            yield "payment_card", start, end
+            found.append(("payment_card", start, end))
 
 
-def _named(plain: Plain, groups: list[tuple[int, int]], sizes: list[int], i: int) -> Iterator[Span]:
-    start = groups[i][0]
-    for shapes, words, check in _NAMED:
-        for count in (1, 3):
-            if len(groups) >= i + count and tuple(sizes[i : i + count]) in shapes:
-                end = groups[i + count - 1][1]
-                beside = plain.lower[max(0, start - NEAR) : start]
-                if not plain.text[end : end + 1].isalnum() and any(word in beside for word in words):
-                    yield from _checked(plain.text, start, end, check)
+def _named(plain: Plain, start: int, end: int, named: tuple[Named, ...], found: list[Span]) -> None:
+    if not plain.text[end : end + 1].isalnum():
+        beside = plain.lower[max(0, start - NEAR) : start]
+        for words, check in named:
+            if any(word in beside for word in words):
+                _checked(plain.text, start, end, check, found)
 
 
 def _after_letters(text: str, digit: int) -> Iterator[Span]:
     """An IBAN or a codice fiscale whose first digit is there."""
     start = digit - (3 if text[digit - 1] in " -" else 2)
     length = checksums.IBAN_LENGTHS.get(text[start : start + 2].upper())
-    if length:
-        end = start
-        chars: list[str] = []
-        while len(chars) < length and (match := _ALNUM.match(text, end)):
-            chars.append(match[1])
-            end = match.end()
-        if checksums.iban("".join(chars).upper()):
-            yield "iban", start, end
+    if length and (match := _IBANS[length].match(text, start)) and checksums.iban(_bare(match[0])):
+        yield "iban", start, match.end()
     tail = _CF.match(text, digit)
-    if tail and (head := _CF_HEAD.search(text[max(0, digit - 9) : digit])):
-        yield from _checked(text, digit - len(head[0]), tail.end(), checksums.italian_tax_code)
+    head = tail and _CF_HEAD.search(text[max(0, digit - 9) : digit])
+    if tail and head and checksums.italian_tax_code(_bare(head[0] + tail[0])):
+        yield "national_id", digit - len(head[0]), tail.end()
 
 
-def _checked(text: str, start: int, end: int, check: Callable[[str], bool]) -> Iterator[Span]:
+def _checked(text: str, start: int, end: int, check: Callable[[str], bool], found: list[Span]) -> None:
     if check(_bare(text[start:end])):
-        yield "national_id", start, end
+        found.append(("national_id", start, end))
 
 
 def _bare(text: str) -> str:
     """Letters and digits alone, in capitals."""
-    return "".join([char for char in text if char.isalnum()]).upper()
+    return text.translate(_NO_SEPARATORS).upper()

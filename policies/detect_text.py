@@ -107,17 +107,20 @@ def plain(text: str) -> Plain:
         return Plain(text, _lower(text))
     parts: list[str] = []
     starts, origins, widths = [0], [0], [1]
-    length = 0
+    length = last = 0
     for match in odd.finditer(text, first.start()):
-        start, end, char = match.start(), match.end(), _meaning(match[0])
-        parts.append(text[origins[-1] : start])
-        length += start - origins[-1]
+        start, end = match.span()
+        char = _meaning(match[0])
+        parts.append(text[last:start])
+        parts.append(char)
+        length += start - last + len(char)
+        last = end
+        if end - start == len(char):
+            continue  # all stands where it stood
         if char:
-            _piece(starts, origins, widths, length, start, end - start)
-            parts.append(char)
-            length += 1
+            _piece(starts, origins, widths, length - 1, start, end - start)
         _piece(starts, origins, widths, length, end, 1)
-    parts.append(text[origins[-1] :])
+    parts.append(text[last:])
     joined = "".join(parts)
     return Plain(joined, _lower(joined), tuple(starts), tuple(origins), tuple(widths))
 

@@ -55,7 +55,7 @@ def redact(raw: Mapping[str, Any], classes: frozenset[str], detector: Detector) 
         body = work.tree(raw, "", 0)
     except RecursionError as error:
         raise CannotRedact("the body is nested too deeply") from error
-    left = detector.classes(_neutral(body, work.originals)) & classes
+    left = detector.among(_neutral(body, work.originals), classes) & classes
     if left:
         raise CannotRedact(f"values of the class {', '.join(sorted(left))} are left")
     return Redacted(body, work.originals)

@@ -130,6 +130,30 @@ def test_findings_are_in_order_within_the_text_and_never_overlap(text):
     assert end <= 2 * len(text) + 34
 
 
+PIECES = st.sampled_from(
+    "1 85 161 1173 A 2A 3A B 69092 300 456 7612 43217 654321 12345678 756 DE89 GB29NWBK at X Y Z - . / + , : ( ) @ "
+    "a@b.co //u:p@x.org password: bsn nhs ssn personnummer key= tel is "
+    "\u00e9 \uff10 \u0661 \u200b \u0301 \\n \\u0031 %40 &#49; :: 00".split()
+) | st.sampled_from([" ", " ", "\n", "-"])
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    st.lists(PIECES, max_size=25).map("".join),
+    st.sampled_from(["", "password", "bsn"]),
+    st.sampled_from(sorted(DETECTOR.findable)),
+)
+def test_whatever_stands_together_can_be_searched_for_one_class_as_for_all(text, key, cls):
+    every = {cls for cls, _, _ in DETECTOR._spans(text, key, DETECTOR.findable)}
+    assert (cls in every) == bool(DETECTOR.find(text, {cls}, key))
+    assert DETECTOR.among({key: [text]}, frozenset({cls})) <= {cls}
+
+
+@pytest.mark.parametrize("text", ["161173A69092300", "1 61 17 3A 690 923 00", "1850578006084 36"])
+def test_what_is_nearly_an_id_is_no_hindrance(text):
+    assert DETECTOR.find(text, {"national_id"}) == []
+
+
 def test_where_values_overlap_all_is_covered_and_the_most_severe_names_it():
     detector = Detector({"line": "ref [^ ]{1,80}"})
     assert found("ref bob@example.com", detector) == [("line", "ref bob@example.com")]
