@@ -34,6 +34,7 @@ NAME = "\0"
 """What a name in a body stands under: no name of its own."""
 
 STRUCTURAL = frozenset({NAME, "role", "type", "model", "object", "format", "detail", "tool_choice", "reasoning_effort"})
+LARGE = 1024
 SHORT = 40
 CUT_ESCAPE = 12
 """More characters than two halves of a character take as escapes (`\\ud83d\\udd1`), the second cut off."""
@@ -113,7 +114,7 @@ class Detector:
             if said in self._clean:
                 continue
             spans = self._spans(said.text, said.key, wanted)
-            for inner in literals(said.text):
+            for inner in self._unseen(said.text):
                 spans += self._spans(inner.text, inner.key, wanted)
             if spans:
                 found.update(span[0] for span in spans)
@@ -122,6 +123,21 @@ class Detector:
             elif said.key in STRUCTURAL and len(said.text) <= SHORT and len(self._clean) < MOST_CLEAN:
                 self._clean.add(said)
         return frozenset(found) & {*wanted, MEDIA}
+
+    def _unseen(self, text: str) -> Iterator[Said]:
+        """The string literals of a text that looks like JSON, but for large ones that read no otherwise than within it.
+
+        JSON in a string in JSON, eight deep, would be searched nine times over. The operator's own expressions may
+        ask for the beginning of a text: with those, all are searched.
+        """
+        large = len(text) if self._custom else max(LARGE, len(text) // 16)
+        seen = ""
+        for said in literals(text):
+            if len(said.text) > large and not (said.key and named(said.key, said.text)):
+                seen = seen or plain(text).text
+                if plain(said.text).text in seen:
+                    continue
+            yield said
 
     def _spans(self, text: str, key: str, wanted: frozenset[str]) -> list[Span]:
         """All values of these classes (and some others), overlapping ones too, by their places in the original text."""
