@@ -28,7 +28,7 @@ log = logging.getLogger("outstation.egress")
 
 
 SEARCHED_AT_ONCE = 32 * 1024  # bytes: a few ms of ordinary text
-MOST_SEARCHED = 2 * 1024 * 1024  # a second or two of hostile text; a longer one is not searched, and stays here
+MOST_SEARCHED = 1024 * 1024  # about a second of hostile text; a longer one is not searched, and stays here
 
 
 class Seen(NamedTuple):
