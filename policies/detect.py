@@ -178,7 +178,7 @@ def said_in(raw: Any, opaque: set[str], media: bool = False) -> Iterator[Said]:
                 value, media = value[head.end() :], True
             if not media or len(value) < 256 or not _BASE64.fullmatch(value):
                 yield Said(value, key)
-        elif isinstance(value, Mapping):
+        elif isinstance(value, dict):
             if is_media(value):
                 opaque.add(MEDIA)
                 media = True
@@ -191,6 +191,8 @@ def said_in(raw: Any, opaque: set[str], media: bool = False) -> Iterator[Said]:
             waiting.extend((item, key, media) for item in value)
         elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 10_000_000:
             yield from _whole(abs(value), key)
+        elif value is not None and not isinstance(value, bool | int | float):
+            raise TypeError(f"no JSON: {type(value).__name__}")  # what is not looked into must not pass for clean
 
 
 def is_media(value: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 import json
 import random
 import time
+from types import MappingProxyType
 
 import orjson
 import pytest
@@ -399,3 +400,8 @@ def test_a_name_over_many_values_is_looked_at_once():
     """As much text again and again: quadratic would be sixty-four times the work."""
     seconds = [cpu_seconds([{"p" * size: ["a1b2"] * (size // 10)}]) for size in (8_000, 64_000)]
     assert seconds[1] < 24 * seconds[0] + 0.05
+
+
+def test_what_is_no_json_is_not_taken_for_clean():
+    with pytest.raises(TypeError):
+        Detector().classes({"a": MappingProxyType({"b": "bob@example.org"})})
