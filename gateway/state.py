@@ -96,7 +96,7 @@ class Site:
         if self._switched_off:
             return SWITCHED_OFF
         # One provider that cannot be reached may be at fault itself; all of several say that it is the link.
-        cut_off = self._several and all(one.health()[0] == NO_CONNECTION for one in self._healths.values())
+        cut_off = self._several and all(one.health()[0].startswith(NO_CONNECTION) for one in self._healths.values())
         return NO_LINK if cut_off else ""
 
     def _local(self) -> list[Route]:

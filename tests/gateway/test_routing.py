@@ -367,7 +367,7 @@ async def test_data_classes_may_come_in_several_headers(make_app, connect):
 
 async def test_all_of_several_providers_out_of_reach_is_no_link(make_app, exchange):
     acme, beta = Remote(), Remote("beta/b")
-    acme.backend.down = beta.backend.down = "no connection"
+    acme.backend.down, beta.backend.down = "no connection", "no connection (gaierror)"
     app = site(make_app, FakeBackend("m"), acme, beta)
     assert app.current.site.offline.startswith("no link")
     assert (await ask(app, exchange, model="beta/b")).json["error"]["code"] == "offline"
