@@ -164,10 +164,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _bytes_in(folder: Path) -> int:
+    """Of the wheels there, as far as can be told: pip moves and deletes files and whole folders meanwhile."""
     total = 0
-    for path in folder.rglob("*.whl"):
-        with contextlib.suppress(OSError):  # moved or deleted by pip meanwhile
-            total += path.stat().st_size
+    for place, _, names in os.walk(folder):  # unlike `Path.rglob`, it passes over a folder that has gone
+        for name in names:
+            if name.endswith(".whl"):
+                with contextlib.suppress(OSError):
+                    total += (Path(place) / name).stat().st_size
     return total
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import shutil
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +18,7 @@ from backends.models.catalogue import FileSource, HubSource, IndexPart, IndexSou
 from backends.models.download import Target, pull
 from backends.models.errors import PullFailed, StoreError
 from backends.models.http_source import HttpDownload, redacted
+from backends.models.index_source import _bytes_in
 from backends.models.progress import Event, Installed, Progress, SourceError, SourceFailed, Trying
 from backends.models.store import Store
 from tests.models.file_server import Site, serving
@@ -396,3 +399,24 @@ def test_leaving_ends_pip(store: Store, tmp_path: Path, tiny: bytes) -> None:
     assert isinstance(next(running), Progress)
     running.close()  # type: ignore[attr-defined]
     assert list(store.folder.iterdir()) == []
+
+
+def test_progress_is_told_while_pip_deletes_its_folders(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            for n in range(30):
+                (tmp_path / f"pip-{n}" / "deep").mkdir(parents=True)
+                (tmp_path / f"pip-{n}" / "deep" / "a.whl").write_bytes(b"12345")
+            for n in range(30):
+                shutil.rmtree(tmp_path / f"pip-{n}")
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        seen = [_bytes_in(tmp_path) for _ in range(400)]
+    finally:
+        stop.set()
+        thread.join()
+    assert 0 < max(seen) <= 30 * 5
