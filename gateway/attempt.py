@@ -125,8 +125,7 @@ class Attempt:
     def _book(self, usage: Usage | None, failure: BackendError | None, seconds: float, sent: Clearance) -> None:
         code = failure.code if failure else "ok" if usage else "cancelled"
         self._outcome.tried.append((self.route.name, code, seconds))
-        if self.route.location == "local":
-            self._learn(usage, seconds)
+        self._learn(usage, seconds)
         if not sent.reserved_usd:
             return
         price = self.route.price
@@ -154,7 +153,8 @@ class Attempt:
         return failure is not None and (failure.code in UNPAID or isinstance(failure, InvalidRequest))
 
     def _learn(self, usage: Usage | None, seconds: float) -> None:
-        """How long it took, against what was expected. Only of a plan that is fresh: a second attempt comes later."""
+        """How long it got; and of a local route, how long it took against what was expected. Only of a plan that is
+        fresh: a second attempt comes later."""
         outcome, decided = self._outcome, self._outcome.decided
         if outcome.attempts != 1 or decided is None:
             return

@@ -41,7 +41,6 @@ class Books:
         self.spending = spending
         self.estimates = estimates
         self.retries = RetryBudget()
-        self.completion_tokens = 256
         self._tool_calls: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def saw(self, chunk: Chunk, route: Route, key: str) -> None:

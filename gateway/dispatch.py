@@ -22,7 +22,7 @@ from gateway.attempt import Attempt, Works, continuation
 from gateway.egress import NotSendable
 from gateway.outcome import Outcome
 from gateway.planning import Planner, may_follow
-from policies.base import Estimate, Plan, Route
+from policies.base import Estimate, Learned, Plan, Route
 
 ROUNDS = 2  # times that a provider is asked, if the retry budget allows it
 BACKOFF_S = 0.25
@@ -161,7 +161,8 @@ def _needed(request: Request, plan: Plan, route: Route, outcome: Outcome) -> flo
     health = snapshot.health.get(route.name)
     if health is None or not health.tokens_per_s:
         return None
-    tokens = min(request.sampling.max_tokens or snapshot.completion_tokens, snapshot.completion_tokens)
+    usual = snapshot.learned.get(route.name, Learned()).completion_tokens
+    tokens = min(request.sampling.max_tokens or usual, usual)
     return health.ttft_s + tokens / health.tokens_per_s
 
 

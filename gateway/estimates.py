@@ -108,7 +108,7 @@ class EstimateFigure(NamedTuple):
 
 
 class Estimates:
-    """What is known of each local route. Made by the composition root; belongs to the event loop's thread."""
+    """What is known of each route. Made by the composition root; belongs to the event loop's thread."""
 
     def __init__(self) -> None:
         self._routes: dict[str, _Route] = {}
@@ -132,7 +132,7 @@ class Estimates:
         asked_max: int | None,
         under: Learned | None = None,
     ) -> None:
-        """A whole answer came from a local route.
+        """A whole answer came. Times count only where something was predicted: of a provider, nothing is.
 
         Args:
             predicted: the plan's estimate for that route; None: there was none.
@@ -182,9 +182,13 @@ class Estimates:
         yield each(
             "outstation_estimate_ttft_factor",
             "What the plain estimate of the first token's time is multiplied by.",
-            lambda known: known.ttft.value,
+            lambda known: known.ttft.value if known.ttft.within else math.nan,
         )
-        yield each("outstation_estimate_total_factor", "The same for the end.", lambda known: known.total.value)
+        yield each(
+            "outstation_estimate_total_factor",
+            "The same for the end.",
+            lambda known: known.total.value if known.total.within else math.nan,
+        )
         yield each(
             "outstation_completion_tokens_expected",
             "90% of the model's completions are at most so long.",

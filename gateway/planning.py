@@ -130,18 +130,17 @@ class Planner:
 
     def _known(self, request: Request, candidates: Sequence[Route], seen: Seen) -> dict[str, Any]:
         """What a snapshot holds, whatever will have been counted by then."""
-        remote = [route for route in candidates if route.location == "remote"]
+        health = {route.name: self._site.health(route) for route in candidates if route.location == "remote"}
         states = self._site.local_states()
         return {
             "states": states,
-            "learned": {name: self._books.estimates.learned(name) for name in states},
-            "health": {route.name: self._site.health(route) for route in remote},
+            "learned": {name: self._books.estimates.learned(name) for name in {*states, *health}},
+            "health": health,
             "offline": self._site.offline,
             "data_classes": seen.classes,
             "unfound": seen.unfound,
             "scan_failed": seen.failed,
             "spent": self._books.spending.spent(request.key),
-            "completion_tokens": self._books.completion_tokens,
             "sticky": self._books.asked_by(request) if len(candidates) > 1 else "",
             "at": self._wall_clock(),
         }

@@ -70,11 +70,12 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What a local model's past answers taught about the next ones (`gateway/estimates.py`).
+    """What a route's past answers taught about the next ones (`gateway/estimates.py`).
 
     Attributes:
         completion_tokens: 90% of its answers are at most so long.
-        ttft_factor, total_factor: what the plain estimate is multiplied by, so that 90% of the answers come in time.
+        ttft_factor, total_factor: of a local model: what the plain estimate is multiplied by, so that 90% of its
+            answers come in time.
     """
 
     completion_tokens: int = 256
@@ -100,14 +101,13 @@ class Snapshot:
         prompt_tokens: exact, by the route's own tokenizer; a route that is missing has not been counted.
         cached_tokens: of them, those that the box need not compute, for local routes.
         estimated_tokens: prompt tokens as good as they can be told without a remote route's tokenizer.
-        learned: of local routes.
+        learned: of routes that have answered before.
         health: of remote routes; one that is missing is not known to be ill.
         offline: why nothing may leave the site now (the operator's switch, or no link); empty: it may.
         data_classes: declared or found in the text.
         unfound: of them, those that were declared and that nothing in the text bears out: they cannot be redacted.
         scan_failed: the text could not be searched for them, so nothing is known.
         spent: by the request's key, and by the site.
-        completion_tokens: 90% of the site's completions are at most so long; for those that nobody counts.
         sticky: name of the route that asked for the tool calls whose results this request brings; empty: none.
         elapsed_s: seconds since the request arrived.
         at: Unix time (s).
@@ -124,7 +124,6 @@ class Snapshot:
     unfound: frozenset[str] = frozenset()
     scan_failed: bool = False
     spent: Spent = field(default_factory=Spent)
-    completion_tokens: int = 256
     sticky: str = ""
     elapsed_s: float = 0.0
     at: float = 0.0
@@ -138,8 +137,7 @@ class Snapshot:
         asked for, else as 90% are."""
         if route.price is None:
             return 0.0
-        learned = self.learned.get(route.name)
-        usual = learned.completion_tokens if learned else self.completion_tokens
+        usual = self.learned.get(route.name, Learned()).completion_tokens
         prompt = self.tokens(route) * max(1, len(request.prompts))
         return route.price.cost(prompt, (request.sampling.max_tokens or usual) * request.choices)
 

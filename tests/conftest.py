@@ -27,13 +27,18 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def model_file() -> Path:
     """The real model: `$OUTSTATION_TEST_MODEL`, or where `make test` pulls it to."""
-    named = os.environ.get("OUTSTATION_TEST_MODEL")
+    return find_model(MODEL, "OUTSTATION_TEST_MODEL")
+
+
+def find_model(name: str, variable: str) -> Path:
+    """A model's file: what the environment variable names, or where `make test` pulls it to."""
+    named = os.environ.get(variable)
     homes = [Path(os.environ.get("OUTSTATION_HOME", ROOT / ".outstation")), ROOT / ".outstation"]
-    places = [Path(named)] if named else [home / "models" / f"{MODEL}.gguf" for home in homes]
+    places = [Path(named)] if named else [home / "models" / f"{name}.gguf" for home in homes]
     for place in places:
         if place.is_file():
             return place
-    pytest.fail(f"The model is not at {places[0]}: run `make test`, or set OUTSTATION_TEST_MODEL to a copy.")
+    pytest.fail(f"The model is not at {places[0]}: run `make test`, or set {variable} to a copy.")
 
 
 @dataclass(frozen=True)

@@ -332,6 +332,22 @@ async def test_a_budget_is_not_given_out_twice(make_app, exchange):
     assert len(acme.backend.requests) == 3
 
 
+async def test_what_an_answer_may_cost_is_learned_from_those_before_it(make_app, exchange):
+    """Without `max_tokens`: as long as nine in ten are, of this provider's model."""
+    acme = Remote(price=Price(0.0, 1.0, 0.0), script=lambda r: [*say("x")(r)[:-1], Usage(3, 900)])
+    app = site(make_app, None, acme)
+
+    async def cost():
+        begun = exchange(app, {"model": "acme/large", "messages": M}, "/v1/outstation/explain")
+        await begun.end()
+        return begun.json["routes"][0]["cost_usd"]
+
+    assert await cost() == pytest.approx(256 / 1e6)
+    for _ in range(20):
+        await ask(app, exchange, model="acme/large")
+    assert await cost() == pytest.approx(900 / 1e6)
+
+
 async def test_several_prompts_are_priced_together(make_app, exchange):
     acme = Remote(price=Price(1e6, 0.0, 0.0))
     app = site(make_app, None, acme, config="[budget]\nsite_day = 100.0\n")

@@ -20,7 +20,7 @@ from backends.remote.provider import Depart, Knocking, Provider
 from backends.remote.settings import ProviderSettings, RemoteModel
 from backends.remote.transport import Transport
 from backends.types import Chunk, Event, Request, Usage
-from tests.conftest import ROOT, START_TIMEOUT_S, free_port
+from tests.conftest import START_TIMEOUT_S, find_model, free_port
 
 REMOTE_MODEL = "qwen2.5-coder-0.5b-instruct"
 KEY = "sk-planted-0123456789"
@@ -29,13 +29,7 @@ KEY = "sk-planted-0123456789"
 @pytest.fixture(scope="session")
 def remote_model_file() -> Path:
     """The real provider's model: `$OUTSTATION_TEST_REMOTE_MODEL`, or where `make test` pulls it to."""
-    named = os.environ.get("OUTSTATION_TEST_REMOTE_MODEL")
-    homes = [Path(os.environ.get("OUTSTATION_HOME", ROOT / ".outstation")), ROOT / ".outstation"]
-    places = [Path(named)] if named else [home / "models" / f"{REMOTE_MODEL}.gguf" for home in homes]
-    for place in places:
-        if place.is_file():
-            return place
-    pytest.fail(f"The model is not at {places[0]}: run `make test`, or set OUTSTATION_TEST_REMOTE_MODEL to a copy.")
+    return find_model(REMOTE_MODEL, "OUTSTATION_TEST_REMOTE_MODEL")
 
 
 @pytest.fixture(scope="session")
