@@ -101,10 +101,10 @@ class _Server(uvicorn.Server):
         # What is here now stays: the collector need not walk it again, and pauses get shorter.
         gc.collect()
         gc.freeze()
-        # A request makes many small objects and no cycles to speak of: looking for them after every 700 costs a tenth.
+        # A request makes many small objects and no cycles to speak of: look for them less often.
         gc.set_threshold(20_000, 20, 50)
         # The loop notes each asynchronous generator, to close forgotten ones at its end; ours are closed where they are
-        # used, and the notes cost a twelfth of a request. Those that are dropped unfinished are still finalised.
+        # used, and the notes show in a profile. Those that are dropped unfinished are still finalised.
         sys.set_asyncgen_hooks(firstiter=None, finalizer=sys.get_asyncgen_hooks().finalizer)
         log.info("listening on %s/v1", self._url)
 
