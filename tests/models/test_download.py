@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import shutil
+import os
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -401,22 +400,24 @@ def test_leaving_ends_pip(store: Store, tmp_path: Path, tiny: bytes) -> None:
     assert list(store.folder.iterdir()) == []
 
 
-def test_progress_is_told_while_pip_deletes_its_folders(tmp_path: Path) -> None:
-    stop = threading.Event()
+def test_progress_is_told_while_pip_deletes_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("kept", "emptied", "deleted"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a.whl").write_bytes(b"12345")
+    list_folder, look_at_file = os.scandir, Path.stat
 
-    def come_and_go() -> None:
-        while not stop.is_set():
-            for n in range(30):
-                (tmp_path / f"pip-{n}" / "deep").mkdir(parents=True)
-                (tmp_path / f"pip-{n}" / "deep" / "a.whl").write_bytes(b"12345")
-            for n in range(30):
-                shutil.rmtree(tmp_path / f"pip-{n}")
+    def scandir(path: str | Path) -> object:
+        if Path(path).name == "deleted":
+            (Path(path) / "a.whl").unlink()
+            Path(path).rmdir()
+        return list_folder(path)
 
-    thread = threading.Thread(target=come_and_go)
-    thread.start()
-    try:
-        seen = [_bytes_in(tmp_path) for _ in range(400)]
-    finally:
-        stop.set()
-        thread.join()
-    assert 0 < max(seen) <= 30 * 5
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if path.parent.name == "emptied":
+            path.unlink()
+        return look_at_file(path, **options)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(Path, "stat", stat)
+    assert _bytes_in(tmp_path) == 5
+    assert sorted(path.name for path in list_folder(tmp_path)) == ["emptied", "kept"]
