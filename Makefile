@@ -27,7 +27,7 @@ PORTKEY_SERVER := 1.13.8
 LITELLM_PEER := .venv-bench-litellm/.peer-$(LITELLM)
 PORTKEY_PEER := .venv-bench-portkey/.peer-$(PORTKEY)-$(PORTKEY_SERVER)
 
-.PHONY: help serve install test check fmt bench bench-peers bench-gateways lock clean
+.PHONY: help serve install test check fmt bench bench-peers bench-gateways bench-decisions lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -61,6 +61,9 @@ bench-peers: .venv-bench/.peers ## Compile llama.cpp's own llama-server for the 
 
 bench-gateways: $(VENV)/.dev $(LITELLM_PEER) $(PORTKEY_PEER) ## Measure routing beside other gateways (BENCH_ARGS="--write")
 	$(BIN)/python -m bench.gateways $(BENCH_ARGS)
+
+bench-decisions: $(VENV)/.dev ## Measure decisions and the search for private data (BENCH_ARGS="--write")
+	$(BIN)/python -m bench.decisions $(BENCH_ARGS)
 
 lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
 	$(call compile,requirements.lock,--group build)
