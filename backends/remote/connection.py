@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         """False from the moment that the event loop knows it is closed, which is before it says so."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, head: bytes, body: bytes, until: float, *, bodiless: bool = False) -> Reply:
+    async def ask(self, head: bytes, body: bytes, until: float) -> Reply:
         """Sends; returns once the head of the answer is there. Only for an idle connection.
 
         Raises:
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             raise httpx2.RemoteProtocolError("closed before anything was sent")
-        reply = self._reply = Reply(self, self._loop, bodiless=bodiless)
+        reply = self._reply = Reply(self, self._loop)
         if len(body) <= JOINED_BYTES:
             transport.write(head + body)
         else:

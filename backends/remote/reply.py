@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httptools
@@ -20,7 +20,7 @@ MAX_FIELDS = 256
 BODILESS = frozenset({204, 304})
 
 
-class Reply(httpx2.AsyncByteStream):
+class Reply:
     """An answer, from before its first byte on. Its connection feeds it; whoever asked reads it and closes it.
 
     Attributes:
@@ -33,22 +33,17 @@ class Reply(httpx2.AsyncByteStream):
         lingers: nobody reads any more; only the body's end is waited for.
         reusable: its head allows another request on the same connection.
         until_eof: the end of the connection is the end of its body.
-        patience_s: of each wait of `async for`.
     """
 
     __slots__ = (
-        "_bodiless", "_connection", "_error", "_head_bytes", "_loop", "_packing", "_parser", "_parts", "_unpacker",
-        "_waiter", "ended", "feed", "lingers", "patience_s", "raw", "reusable", "silent", "status", "unread",
-        "until_eof",
+        "__weakref__", "_connection", "_error", "_head_bytes", "_loop", "_packing", "_parser", "_parts", "_unpacker",
+        "_waiter", "ended", "feed", "lingers", "raw", "reusable", "silent", "status", "unread", "until_eof",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, *, bodiless: bool = False) -> None:
-        """`bodiless`: no body follows the head, whatever it says."""
+    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
         self.status = self.unread = self.silent = self._head_bytes = 0
         self.raw: list[tuple[bytes, bytes]] = []
         self.ended = self.lingers = self.reusable = self.until_eof = False
-        self.patience_s = math.inf
-        self._bodiless = bodiless
         self._parts: list[bytes] = []
         self._packing = ""
         self._unpacker: Unpacker | None = None
@@ -100,10 +95,6 @@ class Reply(httpx2.AsyncByteStream):
             if self._error is not None:
                 raise self._error
             await self._wait(until)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while data := await self.read(self._loop.time() + self.patience_s):
-            yield data
 
     def finish(self) -> None:
         """All that matters was read. The connection is kept as soon as the body's end is there too."""
@@ -170,9 +161,6 @@ class Reply(httpx2.AsyncByteStream):
             elif name == b"content-encoding" and value.lower() != b"identity":
                 self._packing = value.decode("latin-1").lower()
         self.status = status
-        if self._bodiless:
-            self.ended = True
-            raise ValueError("what follows is not read")  # the parser would take it for a body
         self.reusable = self._parser.should_keep_alive()
         self.until_eof = not sized and status not in BODILESS
 

@@ -1,4 +1,4 @@
-"""The client of providers: httpx2's errors and interface, on connections of our own.
+"""The client of providers: httpx2's URLs, errors and certificates, on connections of our own.
 
 httpx2's client, requests and responses cost several times as much as all the rest; a provider needs no cookies, no
 redirects (they would leave for hosts that nobody allowed), no proxies from the environment and no authentication flows.
@@ -13,7 +13,7 @@ import re
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx2
 
@@ -25,7 +25,6 @@ from backends.remote.resolve import Resolver
 KEEP_ALIVE_S = 15.0
 FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding"})
 """Fields that are the transport's to write."""
-UNPACKED = (b"content-encoding", b"content-length", b"transfer-encoding")
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
@@ -48,7 +47,6 @@ class Target:
 
     origin: Origin
     head: bytes = field(repr=False)
-    bodiless: bool = False
 
 
 def target(method: str, url: httpx2.URL, headers: Iterable[tuple[str, str]]) -> Target:
@@ -63,10 +61,10 @@ def target(method: str, url: httpx2.URL, headers: Iterable[tuple[str, str]]) -> 
         if name.lower() not in FRAMING:
             lines.append(f"{name}: {value}")
     origin = Origin(secure, url.raw_host.decode("ascii"), url.port or (443 if secure else 80))
-    return Target(origin, "\r\n".join([*lines, "content-length: "]).encode("latin-1"), method == "HEAD")
+    return Target(origin, "\r\n".join([*lines, "content-length: "]).encode("latin-1"))
 
 
-class Transport(httpx2.AsyncBaseTransport):
+class Transport:
     """Connections are made when they are needed and kept for a while; the one used last is used next, so that
     what is too many goes away. Belongs to one event loop."""
 
@@ -95,23 +93,7 @@ class Transport(httpx2.AsyncBaseTransport):
             connection = last if last.usable else None
         if connection is None:
             connection = await self._connect(to.origin, until, connect_s)
-        return await connection.ask(b"%b%d\r\n\r\n" % (to.head, len(body)), body, until, bodiless=to.bodiless)
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """The same for httpx2's own client."""
-        now, timeout = asyncio.get_running_loop().time(), request.extensions.get("timeout", {})
-        connect_s, patience_s = (_or_inf(timeout.get(kind)) for kind in ("connect", "read"))
-        headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers.raw]
-        try:
-            to = target(request.method, request.url, headers)
-        except ValueError as error:
-            raise httpx2.LocalProtocolError(str(error), request=request) from None
-        reply = await self.send(to, await request.aread(), now + patience_s, connect_s)
-        reply.patience_s = patience_s
-        raw = reply.raw
-        if "content-encoding" in reply.headers:  # undone already
-            raw = [pair for pair in raw if pair[0].lower() not in UNPACKED]
-        return httpx2.Response(reply.status, headers=raw, stream=reply, request=request)
+        return await connection.ask(b"%b%d\r\n\r\n" % (to.head, len(body)), body, until)
 
     async def aclose(self) -> None:
         """Closes all connections, at once."""
@@ -182,7 +164,3 @@ class Transport(httpx2.AsyncBaseTransport):
         if self._idle:
             oldest = min(idle[0].idle_since for idle in self._idle.values())
             self._sweep = loop.call_at(oldest + self._keep_alive_s, self._drop_old)
-
-
-def _or_inf(seconds: Any) -> float:
-    return math.inf if seconds is None else float(seconds)

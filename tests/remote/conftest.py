@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,7 +88,7 @@ class Departures:
 @pytest.fixture
 async def transport() -> AsyncIterator[Transport]:
     """Closed after the test, which has its time."""
-    async with Transport() as made, asyncio.timeout(20):
+    async with aclosing(Transport()) as made, asyncio.timeout(20):
         yield made
 
 

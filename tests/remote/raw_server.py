@@ -127,7 +127,10 @@ def chunked(*chunks: bytes, fields: bytes = b"", extension: bytes = b"", trailer
 async def everything(reply: Reply) -> bytes:
     """Its body."""
     try:
-        return b"".join([data async for data in reply])
+        parts = []
+        while data := await reply.read():
+            parts.append(data)
+        return b"".join(parts)
     finally:
         await reply.aclose()
 

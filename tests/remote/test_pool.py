@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import subprocess
+from contextlib import aclosing
 from pathlib import Path
 
 import httpx2
@@ -119,7 +120,7 @@ async def test_an_idle_connection_has_its_time() -> None:
         await client.left()
         left.set()
 
-    async with serving(says) as server, Transport(keep_alive_s=0.05) as transport, asyncio.timeout(10):
+    async with serving(says) as server, aclosing(Transport(keep_alive_s=0.05)) as transport, asyncio.timeout(10):
         await ask(transport, server)
         await left.wait()
 
@@ -206,7 +207,7 @@ async def test_over_tls(tls: ssl.SSLContext, certificate: Path) -> None:
     said = chunked(b"abc" * 50_000, b"def")
     async with (
         serving(always(said), tls=tls) as server,
-        Transport(ssl.create_default_context(cafile=str(certificate))) as transport,
+        aclosing(Transport(ssl.create_default_context(cafile=str(certificate)))) as transport,
         asyncio.timeout(20),
     ):
         for _ in range(3):

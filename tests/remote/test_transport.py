@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import gzip
 import weakref
 import zlib
 
@@ -13,7 +12,7 @@ import pytest
 
 from backends.remote.transport import Transport, target
 from tests.conftest import free_port
-from tests.remote.raw_server import BODY, OK, Client, RawServer, Says, always, everything, once, serving, sized, soon
+from tests.remote.raw_server import BODY, OK, Client, RawServer, always, everything, once, serving, sized, soon
 
 pytestmark = pytest.mark.anyio
 
@@ -200,26 +199,6 @@ async def test_nobody_listens(transport: Transport) -> None:
     for url in (f"http://127.0.0.1:{free_port()}/", "http://host.invalid/", f"http://{'x' * 80}.invalid/"):
         with pytest.raises(httpx2.ConnectError):
             await transport.send(target("POST", httpx2.URL(url), []), BODY, soon())
-
-
-async def test_httpx2s_own_client_works_over_it() -> None:
-    async with (
-        serving(always(sized(gzip.compress(b'{"a": 1}'), b"content-encoding: gzip", b"set-cookie: a=b"))) as server,
-        httpx2.AsyncClient(transport=Transport()) as client,
-    ):
-        answer = await client.post(f"http://127.0.0.1:{server.port}/v1", json={})
-        assert answer.json() == {"a": 1}
-        async with client.stream("GET", f"http://127.0.0.1:{server.port}/v1") as streamed:
-            assert b"".join([data async for data in streamed.aiter_bytes()]) == b'{"a": 1}'
-        head = await client.head(f"http://127.0.0.1:{server.port}/v1")
-        assert (head.status_code, head.content) == (200, b"")
-
-
-@pytest.mark.parametrize("says", [once(), once(OK + b"content-length: 9\r\n\r\nabc")])
-async def test_httpx2s_own_client_hears_of_errors(says: Says) -> None:
-    async with serving(says) as server, httpx2.AsyncClient(transport=Transport()) as client:
-        with pytest.raises(httpx2.RemoteProtocolError):
-            await client.post(f"http://127.0.0.1:{server.port}/v1", json={})
 
 
 @pytest.mark.parametrize("said", [sized(b"abc"), OK + b"\r\nabc", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"])
