@@ -7,6 +7,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from backends.errors import InvalidRequest
+from gateway.errors import error_body
+from gateway.hang_up import EXTENSION, HangUp
+
 HEAD_BYTES = 128 * 1024
 
 
@@ -20,6 +24,7 @@ class Connection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._in_head = False
+        self._leaving = HangUp()
 
     @property
     def _answering(self) -> bool:
@@ -44,6 +49,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = True
         super().on_message_begin()
+        self.scope["extensions"] = {EXTENSION: self._leaving}  # type: ignore[dict-item]  # ASGI has dicts there
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -53,6 +59,14 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head()
         super().connection_lost(exc)
+        self._leaving.tell()
+
+    def send_400_response(self, msg: str) -> None:
+        """To what is no HTTP: uvicorn would say it in plain text."""
+        body = error_body(InvalidRequest("This is no valid HTTP request.", code="invalid_http"))
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+        self.transport.close()
 
     def _await_head(self) -> None:
         if self._head_timer is None:

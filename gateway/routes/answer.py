@@ -17,6 +17,7 @@ from backends.errors import BackendError, DeadlineExceeded
 from backends.types import Event, Request, Usage
 from gateway.dispatch import Dispatcher
 from gateway.errors import Headers, InternalError, error_body, error_headers, kind_of, stopping
+from gateway.hang_up import hang_up_of
 from gateway.outcome import Outcome
 from gateway.sse import PING, Folded, Frames, error_frame, fold
 
@@ -54,7 +55,7 @@ class Answer:
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with _Client(receive, send, self._ping_after_s if self._outcome.stream else None) as client:
+        async with _Client(scope, send, self._ping_after_s if self._outcome.stream else None) as client:
             try:
                 await self._bounded(client)
             except BackendError as error:
@@ -150,34 +151,37 @@ STREAM_HEADERS: Headers = [
 
 
 class _Client:
-    """The other end. A watcher cancels the handling task once the client has hung up, and fills silences."""
+    """The other end. Once it has hung up, the handling task is cancelled; its silences in a stream are filled."""
 
-    def __init__(self, receive: Receive, send: Send, ping_after_s: float | None) -> None:
+    def __init__(self, scope: Scope, send: Send, ping_after_s: float | None) -> None:
         self.gone = False
-        self._receive = receive
+        self._hang_up = hang_up_of(scope)
         self._send = send
         self._ping_after_s = ping_after_s
-        self._streaming = False
         self._finished = False
         self._sent_at = 0.0
         self._task: asyncio.Task[object] | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._ping: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> _Client:
         self._task = asyncio.current_task()
-        self._watcher = asyncio.create_task(self._watch())
+        self._hang_up.listen(self._left)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        assert self._watcher is not None
         assert self._task is not None
-        self._watcher.cancel()
+        self._hang_up.forget(self._left)
+        if self._timer:
+            self._timer.cancel()
+        if self._ping:
+            self._ping.cancel()
         if not self.gone:
             return False
         if kind is None:
-            # The watcher's cancel was asked for but not delivered yet: take it here, where it is expected.
+            # The cancel was asked for but not delivered yet: take it here, where it is expected.
             try:
                 await asyncio.sleep(0)
             except asyncio.CancelledError:
@@ -187,8 +191,9 @@ class _Client:
 
     async def start(self, status: int, headers: Headers, *, streaming: bool = False) -> None:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        self._streaming = streaming
         self._sent_at = time.monotonic()
+        if streaming and self._ping_after_s:
+            self._look_again_after(self._ping_after_s)
 
     async def send(self, body: bytes) -> None:
         self._sent_at = time.monotonic()
@@ -203,24 +208,20 @@ class _Client:
         await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
         await self.finish(body)
 
-    async def _watch(self) -> None:
-        if self._ping_after_s:
-            await self._ping_until_gone(self._ping_after_s)
-        else:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-        if not self._finished and self._task:
+    def _left(self) -> None:
+        if not self._finished and not self.gone and self._task:
             self.gone = True
             self._task.cancel()
 
-    async def _ping_until_gone(self, after_s: float) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(after_s):
-                    message = await self._receive()
-            except TimeoutError:
-                if self._streaming and not self._finished and time.monotonic() - self._sent_at >= after_s:
-                    await self.send(PING)
-                continue
-            if message["type"] == "http.disconnect":
-                return
+    def _look_again_after(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._fill_silence)
+
+    def _fill_silence(self) -> None:
+        assert self._ping_after_s is not None
+        silent_s = time.monotonic() - self._sent_at
+        if silent_s < self._ping_after_s:
+            self._look_again_after(self._ping_after_s - silent_s)
+        elif not self._finished:
+            if not self._ping or self._ping.done():  # or a client that does not read is pinged already
+                self._ping = asyncio.create_task(self.send(PING))
+            self._look_again_after(self._ping_after_s)

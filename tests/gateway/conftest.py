@@ -18,6 +18,7 @@ from backends.base import Backend
 from backends.fake import FakeBackend
 from gateway.app import build_app
 from gateway.config import load_config
+from gateway.hang_up import EXTENSION, HangUp
 from gateway.reload import Gateway
 from policies.base import Route
 
@@ -74,7 +75,7 @@ class Exchange:
     body: bytes = b""
     complete: bool = False
     began: asyncio.Event = field(default_factory=asyncio.Event)
-    hang_up: asyncio.Event = field(default_factory=asyncio.Event)
+    hang_up: HangUp = field(default_factory=HangUp)
     task: asyncio.Task[None] | None = None
 
     @property
@@ -108,7 +109,6 @@ def exchange() -> Opener:
         async def receive() -> Message:
             if parts:
                 return {"type": "http.request", "body": parts.pop(), "more_body": False}
-            await made.hang_up.wait()
             return {"type": "http.disconnect"}
 
         async def send(message: Message) -> None:
@@ -123,7 +123,8 @@ def exchange() -> Opener:
         raw = [(b"host", b"localhost")] + [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
         scope: Scope = {
             "type": "http", "method": "POST", "path": path, "headers": raw, "query_string": b"", "root_path": "",
-            "http_version": "1.1", "scheme": "http", "server": ("localhost", 8484), "client": ("127.0.0.1", 1),
+            "http_version": "1.1", "extensions": {EXTENSION: made.hang_up},
+            "scheme": "http", "server": ("localhost", 8484), "client": ("127.0.0.1", 1),
         }  # fmt: skip
         made.task = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
         return made

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 
 import pytest
 import uvicorn
 
 from gateway.connection import HEAD_BYTES, Connection
+from gateway.hang_up import HangUp, hang_up_of
 
 pytestmark = pytest.mark.anyio
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -27,8 +29,8 @@ async def slow(scope, receive, send):
 
 
 @contextlib.asynccontextmanager
-async def served(protocol):
-    config = uvicorn.Config(slow, http=protocol, lifespan="off", log_config=None, timeout_keep_alive=3600)
+async def served(protocol, app=slow):
+    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None, timeout_keep_alive=3600)
     config.load()
     state = uvicorn.server.ServerState()
 
@@ -90,3 +92,47 @@ async def test_the_rest_of_a_refused_body_is_no_head():
         assert (await answer(reader))[1] == b"ok"
         writer.write(b"x" * size + GET)
         assert (await answer(reader))[1] == b"ok"
+
+
+async def test_what_is_no_http_is_refused_in_the_shape_of_the_api():
+    async with served(Patient) as (reader, writer):
+        writer.write(b"no such thing\r\n\r\n")
+        head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-length: %d" % len(body) in head
+    assert json.loads(body)["error"]["code"] == "invalid_http"
+
+
+async def test_a_request_is_told_when_its_client_has_gone():
+    left = asyncio.Event()
+
+    async def waits(scope, receive, send):
+        hang_up_of(scope).listen(left.set)
+        await left.wait()
+
+    async with served(Patient, waits) as (_, writer):
+        writer.write(GET)
+        await writer.drain()
+        assert not left.is_set()
+        writer.close()
+        async with asyncio.timeout(10):
+            await left.wait()
+
+
+async def test_one_that_listens_too_late_is_told_at_once():
+    hang_up, told = HangUp(), []
+    hang_up.tell()
+    hang_up.listen(lambda: told.append(1))
+    assert told == [1]
+
+
+async def test_one_that_has_forgotten_is_not_told():
+    hang_up, told = HangUp(), []
+
+    def listener():
+        told.append(1)
+
+    hang_up.listen(listener)
+    hang_up.forget(listener)
+    hang_up.tell()
+    assert told == []

@@ -169,7 +169,7 @@ async def test_hanging_up_before_the_first_chunk(make_app, exchange, caplog, str
     begun = exchange(make_app(backend), {"model": "a", "messages": M, "stream": stream})
     while not backend.requests:
         await asyncio.sleep(0)
-    begun.hang_up.set()
+    begun.hang_up.tell()
     await begun.end()
     assert backend.ended == ["cancelled"]
     assert begun.status == 0
@@ -188,7 +188,7 @@ async def test_hanging_up_after_the_first_chunk(make_app, exchange, caplog, stre
     backend = FakeBackend("a", script)
     begun = exchange(make_app(backend), {"model": "a", "messages": M, "stream": stream})
     await asyncio.wait_for(reached.wait(), 5)
-    begun.hang_up.set()
+    begun.hang_up.tell()
     await begun.end()
     assert backend.ended == ["cancelled"]
     assert [fields["outcome"] for fields in outcomes(caplog)] == ["cancelled"]
@@ -198,7 +198,7 @@ async def test_hanging_up_after_the_first_chunk(make_app, exchange, caplog, stre
 async def test_hanging_up_during_the_count(make_app, exchange, caplog):
     class Slow(FakeBackend):
         async def count(self, request):
-            begun.hang_up.set()
+            begun.hang_up.tell()
             await asyncio.sleep(60)
             return 1
 
@@ -209,7 +209,7 @@ async def test_hanging_up_during_the_count(make_app, exchange, caplog):
 
 async def test_hanging_up_once_all_is_there_is_a_success(make_app, exchange, caplog):
     begun = exchange(make_app(FakeBackend("a")), {"model": "a", "messages": M, "stream": True})
-    begun.hang_up.set()  # together with everything else: either ending may win, but only one is booked
+    begun.hang_up.tell()  # together with everything else: either ending may win, but only one is booked
     await begun.end()
     (fields,) = outcomes(caplog)
     assert fields["outcome"] == ("success" if begun.complete else "cancelled")

@@ -11,6 +11,7 @@ import pytest
 from backends.errors import EngineFailed, Unavailable
 from backends.fake import FakeBackend
 from backends.types import ModelState
+from gateway.audit_reader import ledger
 from tests.gateway.conftest import living
 from tests.gateway.test_replay import ask, bodies, recorded, site  # noqa: F401 - a fixture
 
@@ -74,7 +75,7 @@ async def test_it_leaves_no_trace(site, exchange):  # noqa: F811
             assert (await explain(app, exchange, **fields)).json["routes"]
 
     assert await recorded(app, twice) == []
-    assert list(app.shared.audit.ledger(began)) == []
+    assert list(ledger(app.current.config.home / "audit.db", began)) == []
     assert all(backend.requests == [] for backend in app.current.site.backends.values())
     assert app.shared.books.spending.spent("").site_day == 0
     assert app.shared.boundary._cleared == {}

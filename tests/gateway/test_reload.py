@@ -21,6 +21,7 @@ from backends.fake import FakeBackend, say
 from backends.models.store import Origin, Store
 from backends.types import Chunk, Usage
 from gateway.app import build_app, build_generation
+from gateway.audit_reader import decisions
 from gateway.config import Config, load_config
 from gateway.pool import Pool
 from gateway.providers import remote_routes
@@ -154,7 +155,7 @@ async def test_the_end_of_one_generation_closes_nothing_that_another_still_uses(
     second = exchange(app, {**HELLO, "model": "b", "stream": True})
     await second.until_contains(b"from ")
     await bench.reload('[[models]]\nname = "c"\n')
-    first.hang_up.set()
+    first.hang_up.tell()
     await first.end()
     await until(lambda: bench.closed == ["a"])
     bench.gate.set()
@@ -268,7 +269,7 @@ async def test_each_row_names_the_policy_that_decided_it(bench, exchange):
         await answer(app, exchange)
         await bench.reload(A + '[aliases]\nx = "a"\n')
         await answer(app, exchange)
-        rows = lambda: list(app.shared.audit.decisions(began - 1, began + 60))  # noqa: E731
+        rows = lambda: list(decisions(app.current.config.home / "audit.db", began - 1, began + 60))  # noqa: E731
         await until(lambda: len(rows()) == 2)
         first, second = rows()
     assert first.policy_hash != second.policy_hash == app.current.policy

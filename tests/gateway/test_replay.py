@@ -16,6 +16,7 @@ from backends.errors import EngineFailed, Unavailable
 from backends.fake import FakeBackend, say
 from backends.types import Usage
 from gateway.app import build_app
+from gateway.audit_reader import decisions
 from gateway.audit_rows import Decision
 from gateway.commands.replay import Listing, Summary
 from gateway.config import ConfigError, load_config
@@ -106,7 +107,7 @@ async def recorded(app, *asks) -> list[Decision]:
     async with living(app):
         for one in asks:
             await one()
-    return list(app.shared.audit.decisions(began, time.time() + 60))
+    return list(decisions(app.current.config.home / "audit.db", began, time.time() + 60))
 
 
 def bodies():

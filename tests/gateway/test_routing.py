@@ -249,7 +249,7 @@ async def test_hanging_up_ends_the_attempt(make_app, exchange):
     app = site(make_app, None, acme)
     begun = exchange(app, {"model": "acme/large", "messages": M, "stream": True})
     await begun.until_contains(b'"x"')
-    begun.hang_up.set()
+    begun.hang_up.tell()
     await begun.end()
     assert acme.backend.ended == ["cancelled"]
 

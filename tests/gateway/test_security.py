@@ -193,7 +193,7 @@ async def test_two_running_requests_never_share_an_id(make_app, exchange):
         await asyncio.sleep(0)
     assert len({request.id for request in backend.requests}) == 2
     for begun in both:
-        begun.hang_up.set()
+        begun.hang_up.tell()
         await begun.end()
 
 
