@@ -10,12 +10,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from backends.errors import Unavailable
-from gateway.audit_reader import decisions, ledger, spent_since
 from gateway.audit_rows import Decision, Departure, Ending, departure_line, departure_row
 from gateway.audit_store import what_is_wrong
 from gateway.audit_verify import Verification, verify
@@ -164,18 +163,6 @@ class Audit:
         self._put(departure_row(departure, line))
         if full is not None:
             self._put(full)
-
-    def spent_since(self, unix: float) -> list[Spent]:
-        """(key, US dollars, UTC day as `2026-01-31`) from the day of `unix` on; nothing while the file is not open."""
-        return spent_since(self._path, unix) if self._writer.spent is not None else []
-
-    def decisions(self, since: float, until: float) -> Iterator[Decision]:
-        """Those that arrived from `since` until before `until` (Unix s). A row is there about 20 ms after its end."""
-        return decisions(self._path, since, until)
-
-    def ledger(self, since: float) -> Iterator[Departure]:
-        """What has left since (Unix s)."""
-        return ledger(self._path, since)
 
     def _put(self, item: Item) -> None:
         self._queue.append(item)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.errors import Unavailable
-from gateway.audit_rows import Decision, Departure, day_of, to_decision, to_departure
+from gateway.audit_rows import Decision, Departure, to_decision, to_departure
 from gateway.audit_store import BUSY_MS, VERSION, Trouble, unavailable
 
 if TYPE_CHECKING:
@@ -69,9 +69,3 @@ def ledger(path: Path, since: float = 0.0) -> Iterator[Departure]:
     with opened(path) as db:
         for (body,) in db.execute("SELECT body FROM rows WHERE kind = 'egress' AND at >= ? ORDER BY at, id", (since,)):
             yield to_departure(body)
-
-
-def spent_since(path: Path, unix: float) -> list[Spent]:
-    """What each key spent on each UTC day, from the day of `unix` (s) on."""
-    with opened(path) as db:
-        return list(db.execute("SELECT key, usd, day FROM spent WHERE day >= ? ORDER BY day, key", (day_of(unix),)))
