@@ -15,7 +15,8 @@ import platformdirs
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.schemas.settings import AccessKey, Config, FileConfig, KeySettings, PlacedError, Table
+from gateway.schemas.settings import AccessKey, Config, FileConfig, KeySettings
+from gateway.schemas.table import PlacedError, Table
 
 __all__ = ["Config", "ConfigError", "check_exposure", "home_dir", "load_config"]
 

@@ -15,7 +15,7 @@ from gateway.config import Config, ConfigError, place_of
 from gateway.egress import Boundary
 from gateway.policies import policies_of
 from gateway.pool import Pool
-from gateway.schemas import settings as schema
+from gateway.schemas import provider as schema
 from policies.base import Price, Route
 
 

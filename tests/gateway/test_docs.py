@@ -14,7 +14,8 @@ from backends.fake import FakeBackend
 from gateway.app import build_api, build_app
 from gateway.config import load_config
 from gateway.metrics import Metrics
-from gateway.schemas.settings import FileConfig, Table
+from gateway.schemas.settings import FileConfig
+from gateway.schemas.table import Table
 
 DOCS = Path(__file__).parents[2] / "docs"
 
