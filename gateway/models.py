@@ -16,7 +16,7 @@ from backends.registry import build
 from backends.types import Sampling
 from gateway.config import Config, ConfigError, place_of
 from gateway.pool import Pool
-from gateway.schemas.settings import ModelSettings
+from gateway.schemas.model import ModelSettings
 from gateway.state import AUTO
 
 log = logging.getLogger("outstation.site")

@@ -8,7 +8,7 @@ import pytest
 from backends.models.store import LocalModel
 from gateway.config import ConfigError, check_exposure, home_dir, is_loopback, load_config
 from gateway.models import llama_settings, model_aliases
-from gateway.schemas.settings import ModelSettings
+from gateway.schemas.model import ModelSettings
 
 
 @pytest.fixture
