@@ -14,23 +14,17 @@ until their sequence closes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Sized
+from typing import Protocol
 
+from backends.llama.backups import URGENT_NEW, WORTH_COPYING, Backups, Host
+from backends.llama.prefixes import Holder, Prefixes
 from backends.llama.radix import Node, below, common_prefix, path, split, walk
 
 KEPT_CELLS = 64  # that kept prefixes may hold beside live sequences: each costs each of their tokens 2 to 3 us
 # Tokens of a prompt that are computed even if the whole of it is cached. A batch of one is computed by other kernels,
 # and with two the first token is bit for bit the same whether the rest was cached or not.
 ALWAYS_COMPUTED = 2
-WORTH_COPYING = 64  # tokens: fewer are computed as soon as they are copied back
-# When a prefix is worth a copy: a part of it must be new to the host; and while others wait, much of it, in few pieces,
-# each of which takes up to 1 ms.
-NEW_SHARE = 1 / 8
-URGENT_NEW = 256
-URGENT_TOKENS_A_PIECE = 4
-MOST_PIECES = 256  # a copy cannot be interrupted, and somebody may come meanwhile
 MIN_TRIM = 64  # cells: evicting a long tail one cell a step would cost a scan of the cache each time
 
 
@@ -44,37 +38,6 @@ class Memory(Protocol):
     def save(self, seq: int) -> Sized: ...
 
     def load(self, seq: int, state: Sized) -> bool: ...
-
-
-class Saved(Protocol):
-    """A sequence outside of the cache: its tokens from the start, and their cells."""
-
-    tokens: list[int]
-    state: Sized
-
-
-class Host(Protocol):
-    """Where prefixes go that nobody uses; `host_cache.HostCache`."""
-
-    def find(self, tokens: list[int]) -> tuple[Saved | None, int]: ...
-
-    def touch(self, saved: Any) -> None: ...
-
-    def fits(self, tokens: int) -> bool: ...
-
-    def put(self, tokens: list[int], state: Sized) -> None: ...
-
-
-@dataclass(eq=False, slots=True)
-class Holder:
-    """A llama.cpp sequence id in use: its deepest node, its private cells beyond it (and in how many pieces they lie),
-    and whether it is live or kept."""
-
-    seq: int
-    node: Node
-    private: int = 0
-    pieces: int = 0
-    live: bool = True
 
 
 class KVCache:
@@ -95,16 +58,18 @@ class KVCache:
         self.cells = cells
         self.reuse = reuse
         self.used = 0
-        self.evictable = 0
         self._memory = memory
-        self._host = host if reuse else None
-        self._worth_copying = worth_copying
-        self._urgent_new = urgent_new
-        self._root = Node([], 0, None)
+        self._backups = Backups(host, worth_copying, urgent_new) if host is not None and reuse else None
+        self._prefixes = Prefixes()
+        self._root = self._prefixes.root
         self._free_ids = list(range(sequences - 1, -1, -1))
         self._holders: dict[int, Holder] = {}
-        self._tick = 0
         self._grew: int | None = None  # the sequence that took cells last: its next ones are their neighbours
+
+    @property
+    def evictable(self) -> int:
+        """Cells of kept prefixes that no live sequence holds."""
+        return self._prefixes.evictable
 
     @property
     def available(self) -> int:
@@ -115,8 +80,9 @@ class KVCache:
         """How many leading tokens need not be computed: they are in the cache, or can be copied back into it."""
         if not self.reuse:
             return 0
-        matched, saved = walk(self._root, tokens)[1], self._host.find(tokens)[1] if self._host else 0
-        return saved if saved - matched >= self._worth_copying else matched
+        matched = walk(self._root, tokens)[1]
+        more = self._backups.beyond(tokens, matched) if self._backups else None
+        return more[1] if more else matched
 
     def cost(self, tokens: list[int]) -> int:
         """By how much `available` falls once a sequence of `tokens` is opened and computed.
@@ -138,7 +104,7 @@ class KVCache:
         if not self._free_ids and not self._free_an_id():
             return None
         prefix = tokens[:-ALWAYS_COMPUTED]
-        if self._host and (restored := self._restore(self._host, prefix)):
+        if self._backups and (restored := self._restore(self._backups, prefix)):
             return restored
         node, matched = walk(self._root, prefix) if self.reuse else (self._root, 0)
         if matched < node.end:
@@ -150,7 +116,7 @@ class KVCache:
         self._holders[seq] = holder
         if matched:
             self._memory.cp(next(iter(node.holders)), seq, 0, matched)
-            self._descend(holder, node)
+            self._cover(holder, node)
         return seq, matched
 
     def computed(self, seq: int, tokens: list[int]) -> None:
@@ -169,7 +135,8 @@ class KVCache:
             node = holder.node
             child = node.children.get(tokens[done])
             if child is None:
-                self._append(holder, tokens[done:], pieces)
+                holder.node = self._prefixes.append(node, seq, tokens[done:], pieces)
+                self.used += len(tokens) - done
                 return
             n = common_prefix(child.tokens, tokens, done)
             if n < len(child.tokens):
@@ -177,7 +144,7 @@ class KVCache:
             # Another sequence computed the same tokens meanwhile: take its cells and free our own.
             self._memory.rm(seq, child.start, child.end)
             self._memory.cp(next(iter(child.holders)), seq, child.start, child.end)
-            self._descend(holder, child)
+            self._cover(holder, child)
             done += n
 
     def grow(self, seq: int, n: int = 1) -> None:
@@ -200,11 +167,7 @@ class KVCache:
             return
         if tail:
             self._share(holder, tail, holder.pieces)
-        for node in path(holder.node):
-            self._touch(node)
-            node.live -= 1
-            if node.live == 0:
-                self.evictable += len(node.tokens)
+        self._prefixes.rest(holder.node)
         holder.live = False
         if holder.node is self._root or len(holder.node.holders) > 1:
             self._drop(holder)
@@ -214,20 +177,20 @@ class KVCache:
         if self.available < n:
             return False
         while self.cells - self.used < n:
-            leaf = min(self._kept_leaves(), key=lambda node: node.last_used)
+            leaf = self._prefixes.oldest()
             self._trim(leaf, max(n - (self.cells - self.used), MIN_TRIM))
         return True
 
     def spill(self, limit: int = KEPT_CELLS) -> None:
         """Let the least recently used kept prefixes go until at most `limit` cells are kept. Those that the host does
         not have are copied to it first if that is worth it while others wait. Without a host, nothing is let go."""
-        while self._host and self.evictable > limit:
-            leaf = min(self._kept_leaves(), key=lambda node: node.last_used)
+        while self._backups and self.evictable > limit:
+            leaf = self._prefixes.oldest()
             self._trim(leaf, len(leaf.tokens))
 
     def clear_kept(self) -> None:
         """Forget every prefix that no live sequence holds."""
-        while leaves := list(self._kept_leaves()):
+        while leaves := list(self._prefixes.kept_leaves()):
             for leaf in leaves:
                 self._trim(leaf, len(leaf.tokens))
 
@@ -236,18 +199,19 @@ class KVCache:
     def back_up(self) -> bool:
         """Copy one kept prefix to the host, so that it can go at once when others come; for when nobody waits.
         False when there is none left that is worth it."""
-        leaves = [leaf for leaf in self._kept_leaves() if not leaf.offered] if self._host else []
+        leaves = [leaf for leaf in self._prefixes.kept_leaves() if not leaf.offered] if self._backups else []
         for leaf in sorted(leaves, key=lambda node: node.last_used):
             leaf.offered = True
             if self._save(leaf, urgent=False):
                 return True
         return False
 
-    def _restore(self, host: Host, prefix: list[int]) -> tuple[int, int] | None:
+    def _restore(self, backups: Backups, prefix: list[int]) -> tuple[int, int] | None:
         """A live sequence with what the host has of `prefix`, if that is much more than the tree has."""
-        saved, n = host.find(prefix)
-        if saved is None or n - walk(self._root, prefix)[1] < self._worth_copying:
+        more = backups.beyond(prefix, walk(self._root, prefix)[1])
+        if more is None:
             return None
+        saved, n = more
         if not self.make_room(len(saved.tokens)):
             return None
         if not self._free_ids and not self._free_an_id():
@@ -261,62 +225,20 @@ class KVCache:
             self._memory.rm(seq, n, -1)
         self._holders[seq] = Holder(seq, self._root)
         self.computed(seq, prefix[:n])  # what the tree has of it already is shared, and the copy of that freed
-        host.touch(saved)
+        backups.host.touch(saved)
         return seq, n
 
     def _save(self, leaf: Node, *, urgent: bool) -> bool:
-        """Copy the sequence that ends in a kept leaf to the host, if that is worth it; True if it was done.
-
-        llama.cpp copies every stretch of neighbouring cells by itself. Tokens that were decoded beside other sequences
-        lie one by one; `urgent` says that others wait meanwhile.
-        """
-        nodes = [*path(leaf)]
-        tokens = [t for node in reversed(nodes) for t in node.tokens]
-        if not self._host or not self._host.fits(len(tokens)):
-            return False
-        saved, known = self._host.find(tokens)
-        if saved and known == len(tokens):
-            self._host.touch(saved)
-        new, pieces = len(tokens) - known, sum(node.pieces for node in nodes)
-        if new < max(self._worth_copying, NEW_SHARE * len(tokens)):
-            return False
-        if urgent and new < max(self._urgent_new, URGENT_TOKENS_A_PIECE * pieces):
-            return False
-        if pieces > MOST_PIECES:
-            return False
-        self._host.put(tokens, self._memory.save(next(iter(leaf.holders))))
-        return True
+        """Copy the sequence that ends in a kept leaf to the host, if that is worth it; True if it was done."""
+        seq = next(iter(leaf.holders))
+        return self._backups is not None and self._backups.save(leaf, lambda: self._memory.save(seq), urgent=urgent)
 
     # -- the tree ------------------------------------------------------------------------------------------------
 
-    def _append(self, holder: Holder, tokens: list[int], pieces: int) -> None:
-        """New cells below the holder's node; a leaf of its own grows in place, so that chunks do not become chains."""
-        node = holder.node
-        if node is not self._root and not node.children and node.holders == {holder.seq}:
-            node.tokens.extend(tokens)
-            node.pieces += pieces
-            node.offered = False
-        else:
-            leaf = Node(tokens, node.end, node, {}, {holder.seq}, 1, max(1, pieces))
-            node.children[tokens[0]] = leaf
-            holder.node = leaf
-            self._touch(leaf)
-        self.used += len(tokens)
-
-    def _descend(self, holder: Holder, node: Node) -> None:
-        """`holder` now covers everything down to `node`."""
-        for step in path(node):
-            if holder.seq not in step.holders:
-                step.holders.add(holder.seq)
-                if step.live == 0:
-                    self.evictable -= len(step.tokens)
-                step.live += 1
-            self._touch(step)
+    def _cover(self, holder: Holder, node: Node) -> None:
+        """`holder` now has everything down to `node`."""
+        self._prefixes.cover(node, holder.seq)
         holder.node = node
-
-    def _touch(self, node: Node) -> None:
-        self._tick += 1
-        node.last_used = self._tick
 
     def _forget(self, node: Node | None) -> None:
         """Let an earlier answer to the very same prompt go, unless it is live: the new one then takes its cells.
@@ -331,27 +253,17 @@ class KVCache:
 
     # -- letting go ----------------------------------------------------------------------------------------------
 
-    def _kept_leaves(self) -> Iterator[Node]:
-        for node in below(self._root):
-            if not node.children and node.live == 0:
-                yield node
-
     def _trim(self, leaf: Node, n: int) -> None:
         """Free the last `n` cells of a kept leaf, or all of it."""
-        assert leaf.live == 0 and not leaf.children and leaf.parent is not None
         self._save(leaf, urgent=True)
         keep = max(0, len(leaf.tokens) - n)
-        freed = len(leaf.tokens) - keep
-        self.used -= freed
-        self.evictable -= freed
+        self.used -= len(leaf.tokens) - keep
         for seq in leaf.holders:
             self._memory.rm(seq, leaf.start + keep, -1)
-        if keep:
-            leaf.pieces = max(1, leaf.pieces * keep // len(leaf.tokens))
-            del leaf.tokens[keep:]
-            return
         parent = leaf.parent
-        del parent.children[leaf.tokens[0]]
+        self._prefixes.shorten(leaf, keep)
+        if keep or parent is None:
+            return
         for seq in leaf.holders:
             holder = self._holders[seq]
             holder.node = parent

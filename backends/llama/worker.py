@@ -13,31 +13,28 @@ import socket
 import sys
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from backends.errors import BackendError, BadModelFile, ContextLengthExceeded, InvalidRequest
+from backends.errors import BackendError, BadModelFile, InvalidRequest
 from backends.llama import protocol
 from backends.llama.bindings import Context, Model, silence
 from backends.llama.cost import Cost
 from backends.llama.engine import Engine
 from backends.llama.governor import Governor, candidates, usable_cores
 from backends.llama.host_cache import HostCache
-from backends.llama.jobs import Job
 from backends.llama.kv_cache import KVCache
+from backends.llama.preparer import Preparer
 from backends.llama.scheduler import Scheduler
-from backends.llama.template import ChatTemplate
 
 MAX_BATCH = 256  # tokens: prefill is as fast in chunks of 64, and the buffers for attention grow with this
 IDLE_BUDGET_S = 0.35  # a newcomer waits at most this long for another prompt's chunk
 KEPT_SEQUENCES = 48  # ids for kept prefixes, beside those of live sequences
 MAX_SEQUENCES = 256  # llama.cpp's LLAMA_MAX_SEQ
-MAX_PREPARED = 512
 LONG_PROMPT_BYTES = 200_000
 CALIBRATION_S = 2.0
 STATS_S = 0.1
@@ -55,86 +52,6 @@ class Channel:
         line = protocol.dumps(message)
         with self._lock:
             self._sock.sendall(line)
-
-
-class Preparer:
-    """Requests to token ids: the model's template and tokenizer, and what cannot be answered at all."""
-
-    def __init__(self, model: Model, n_ctx: int, provided: Callable[[list[int]], int]) -> None:
-        """`provided` says how many leading tokens of a prompt need no computing; asked in the listener's threads."""
-        self._model = model
-        self._n_ctx = n_ctx
-        self._provided = provided
-        self._lock = threading.Lock()
-        self._prepared: OrderedDict[str, tuple[list[int], ...]] = OrderedDict()
-        source = model.chat_template()
-        bos, eos = model.special_text("bos"), model.special_text("eos")
-        self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
-
-    def prepare(self, message: Mapping[str, Any]) -> protocol.Prepared:
-        """Tokenise and keep. Raises `InvalidRequest`."""
-        prompts = (
-            (self._chat(message),) if message["kind"] == "chat" else tuple(map(self._completion, message["prompts"]))
-        )
-        longest = max(map(len, prompts))
-        if longest >= self._n_ctx:
-            raise ContextLengthExceeded(
-                longest, self._n_ctx, param="messages" if message["kind"] == "chat" else "prompt"
-            )
-        with self._lock:
-            self._prepared[message["id"]] = prompts
-            while len(self._prepared) > MAX_PREPARED:
-                self._prepared.popitem(last=False)
-        cached = sum(map(self._provided, prompts))
-        return protocol.Prepared(longest, cached, sum(map(len, prompts)) - cached)
-
-    def job(self, message: Mapping[str, Any]) -> Job:
-        """The prepared request, ready for the engine. Raises `InvalidRequest`."""
-        params = protocol.sampling(message["sampling"])
-        if any(not 0 <= token < self._model.n_vocab for token, _ in params.logit_bias):
-            raise InvalidRequest(
-                f"logit_bias names a token that the model does not have: ids go from 0 to {self._model.n_vocab - 1}.",
-                param="logit_bias",
-            )
-        with self._lock:
-            prompts = self._prepared.pop(message["id"], None)
-        if prompts is None:
-            raise BackendError("The request was not prepared, or too long ago.", code="not_prepared")
-        generated = {int(i): list(tokens) for i, tokens in message.get("generated", {}).items()}
-        return Job(message["id"], prompts, message["n"], params, generated)
-
-    def forget(self, request_id: str) -> None:
-        """The client went away before its request was submitted."""
-        with self._lock:
-            self._prepared.pop(request_id, None)
-
-    def _chat(self, message: Mapping[str, Any]) -> list[int]:
-        if self._template is None:
-            raise InvalidRequest(
-                "This model has no chat template, so it cannot chat. Use /v1/completions with a prompt.", param="model"
-            )
-        text = self._template.render(message["messages"], message["template_kwargs"])
-        tokens = self._model.tokenize(text, special=True, begin=not self._model.starts_with_bos(text))
-        if said := message.get("continuation"):
-            # Another model's words: whatever they look like, they are text and no control tokens.
-            tokens += self._model.tokenize(said, special=False, begin=False)
-        return tokens
-
-    def _completion(self, prompt: str | list[int]) -> list[int]:
-        if isinstance(prompt, str):
-            tokens = self._model.tokenize(prompt, special=True, begin=True)
-        else:
-            tokens = prompt
-            if any(not 0 <= t < self._model.n_vocab for t in tokens):
-                raise InvalidRequest(
-                    f"The prompt has a token id that the model lacks: ids go from 0 to {self._model.n_vocab - 1}.",
-                    param="prompt",
-                )
-        if not tokens:
-            tokens = self._model.start_tokens()
-        if not tokens:
-            raise InvalidRequest("The prompt is empty, and this model has no token to begin with.", param="prompt")
-        return tokens
 
 
 def main() -> None:

@@ -329,7 +329,7 @@ def test_what_was_computed_is_backed_up_while_nothing_happens() -> None:
             bench.submit(name, prompt)
             wait_for(
                 lambda name=name, prompt=prompt: (
-                    bench.kv._host is not None and bench.kv._host.find(prompt)[1] == len(prompt)
+                    bench.kv._backups is not None and bench.kv._backups.host.find(prompt)[1] == len(prompt)
                 )
             )
             assert bench.tokens(name) == alone(prompt, 10)
