@@ -31,6 +31,14 @@ class Works:
     metrics: Metrics
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds until another route gets its turn: of waiting for the first event, or for the `whole` answer."""
+
+    seconds: float
+    whole: bool = False
+
+
 class Attempt:
     """The answer of one route to one request."""
 
@@ -45,12 +53,8 @@ class Attempt:
         self._plan = plan
         self._outcome = outcome
 
-    async def events(self, patience_s: float | None = None) -> AsyncGenerator[Event, None]:
-        """Chunks, and last the usage. Raises `BackendError`s; whatever happens, what it cost is booked once.
-
-        Args:
-            patience_s: seconds until the first one, after which another route gets its turn.
-        """
+    async def events(self, patience: Patience | None = None) -> AsyncGenerator[Event, None]:
+        """Chunks, and last the usage. Raises `BackendError`s; whatever happens, what it cost is booked once."""
         self._outcome.begin(self.route)
         began = time.monotonic()
         usage: Usage | None = None
@@ -63,8 +67,8 @@ class Attempt:
                 raise
             try:
                 source = self._works.backends[self.route.model].generate(sent.request)
-                if patience_s is not None:
-                    source = _impatient(source, patience_s)
+                if patience is not None:
+                    source = _impatient(source, patience)
                 async with aclosing(source) as events:
                     async for raw in events:
                         event = sent.restore(raw)
@@ -168,16 +172,23 @@ class Attempt:
             estimates.broke_off(name, predicted, seconds, began=first_at is not None, under=under)
 
 
-async def _impatient(events: AsyncGenerator[Event, None], patience_s: float) -> AsyncGenerator[Event, None]:
-    """The events, if the first one comes in time."""
-    async with aclosing(events):
-        try:
-            async with asyncio.timeout(patience_s):
-                first = await anext(events)
-        except TimeoutError:
-            message = f"No first token within {patience_s:.3g} s, and another route had to get its turn."
-            raise DeadlineExceeded(message, code="first_token_timeout", retry_after=5) from None
-        yield first
+async def _impatient(source: AsyncGenerator[Event, None], patience: Patience) -> AsyncGenerator[Event, None]:
+    """The events, if the first one, or all of them, come in time."""
+    until = asyncio.get_running_loop().time() + patience.seconds
+    async with aclosing(source) as events:
+        waits = True
+        while waits:
+            try:
+                async with asyncio.timeout_at(until):
+                    event = await anext(events, None)
+            except TimeoutError:
+                what = "whole answer" if patience.whole else "first token"
+                message = f"No {what} within {patience.seconds:.3g} s, and another route had to get its turn."
+                raise DeadlineExceeded(message, code="first_token_timeout", retry_after=5) from None
+            if event is None:
+                return
+            waits = patience.whole
+            yield event
         async for event in events:
             yield event
 

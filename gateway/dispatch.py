@@ -11,14 +11,13 @@ from contextlib import aclosing
 from backends.errors import (
     BackendError,
     ContextLengthExceeded,
-    DeadlineExceeded,
     EngineFailed,
     InvalidRequest,
     Overloaded,
     Unavailable,
 )
 from backends.types import Event, Request
-from gateway.attempt import Attempt, Works, continuation
+from gateway.attempt import Attempt, Patience, Works, continuation
 from gateway.egress import NotSendable
 from gateway.outcome import Outcome
 from gateway.planning import Planner, may_follow
@@ -60,17 +59,17 @@ class Dispatcher:
             if route is None or not self._may_try(request, route, outcome):
                 continue
             attempt = Attempt(self._works, request, route, plan, outcome)
-            first_s, whole_s = self._patience(request, plan, route, turns.rest, outcome)
+            patience = self._patience(request, plan, route, turns.rest, outcome)
             try:
-                if request.stream:
-                    async with aclosing(attempt.events(first_s)) as events:
+                async with aclosing(attempt.events(patience)) as events:
+                    if request.stream:
                         async for event in events:
                             yield event
-                else:
-                    # A client that gets one body has seen nothing before its end, so a route that breaks off in the
-                    # middle can still be replaced.
-                    for event in await _whole(attempt.events(first_s), whole_s):
-                        yield event
+                    else:
+                        # A client that gets one body has seen nothing before its end, so a route that breaks off in
+                        # the middle can still be replaced.
+                        for event in [event async for event in events]:
+                            yield event
                 return
             except BackendError as error:
                 outcome.failed(error)
@@ -116,23 +115,21 @@ class Dispatcher:
 
     def _patience(
         self, request: Request, plan: Plan, route: Route, after: Sequence[Route], outcome: Outcome
-    ) -> tuple[float | None, float | None]:
-        """Seconds to its first token, and to its end, after which the next route gets its turn, while that one still
-        has the time. None: the route's own bounds are enough, since nothing could follow or nobody named a deadline."""
+    ) -> Patience | None:
+        """After which the next route gets its turn, while that one still has the time. None: the route's own bounds are
+        enough, since nothing could follow or nobody named a deadline."""
         if not after or request.deadline_s is None:
-            return None, None
+            return None
         left_s = outcome.started + self.bound_s(request) - time.monotonic()
         needed_s = _needed(request, plan, after[0], outcome)
         if needed_s is None:
-            return left_s * SHARE_OF_DEADLINE, None
+            return Patience(left_s * SHARE_OF_DEADLINE)
         own = plan.estimates.get(route.name, Estimate(0.0, 0.0))
         # Once a stream has begun, nobody can take over: what is left then must do for the rest of it.
         rest_s = min(own.total_s - own.ttft_s, left_s / 2) if request.stream else 0.0
         # Nobody is interrupted before the time that it was given, and not for one who would be late as well.
         until_s = max(own.ttft_s if request.stream else own.total_s, left_s - max(PACE_MARGIN * needed_s, rest_s))
-        if left_s - until_s < needed_s:
-            return None, None
-        return (until_s, None) if request.stream else (None, until_s)
+        return Patience(until_s, whole=not request.stream) if left_s - until_s >= needed_s else None
 
     def _continues(self, request: Request, plan: Plan, attempt: Attempt, outcome: Outcome) -> Route | None:
         """The local route that may go on from the text so far; None: nobody asked for it, or it cannot be."""
@@ -164,18 +161,6 @@ def _needed(request: Request, plan: Plan, route: Route, outcome: Outcome) -> flo
     usual = snapshot.learned.get(route.name, Learned()).completion_tokens
     tokens = min(request.sampling.max_tokens or usual, usual)
     return health.ttft_s + tokens / health.tokens_per_s
-
-
-async def _whole(events: AsyncGenerator[Event, None], patience_s: float | None) -> list[Event]:
-    """All events, if the last one comes in time."""
-    try:
-        async with asyncio.timeout(patience_s) as patience, aclosing(events):
-            return [event async for event in events]
-    except TimeoutError:
-        if not patience.expired():
-            raise
-        message = f"No whole answer within {patience_s:.3g} s, and another route had to get its turn."
-        raise DeadlineExceeded(message, code="first_token_timeout", retry_after=5) from None
 
 
 class _Turns:

@@ -17,7 +17,7 @@ QUANTILE = 0.9
 LENGTHS = 500  # answers whose lengths are remembered
 LENGTHS_AT_LEAST = 10  # ended by themselves, before a quantile is believed
 SHARE_OF = 200  # answers of which the share within the prediction is told
-RECOMPUTE_EVERY = 8
+RECOMPUTE_AFTER = 1 / 16  # of the answers remembered are new
 GAIN = 0.12  # a late answer raises the factor by 11%, one in time lowers it by 1.2%
 EARLY = 5.0  # the first answers count so many times
 STREAK = 40  # in a row in time: chance does that in 1 of 70 cases; then the factor falls faster
@@ -73,7 +73,7 @@ class Lengths:
         """An answer ended after `tokens`; `cut`: because no more were allowed."""
         self._last.append((tokens, cut))
         self._new += 1
-        if self._new >= RECOMPUTE_EVERY or len(self._last) <= LENGTHS_AT_LEAST:
+        if self._new >= RECOMPUTE_AFTER * len(self._last):
             self._new = 0
             self.quantile = self._quantile()
 

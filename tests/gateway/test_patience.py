@@ -36,10 +36,18 @@ class Rated(FakeBackend):
         return replace(FakeBackend.state(self), prefill_rate=1e6, decode_rate=20.0, max_sequences=8)
 
 
-async def ask(make_app, exchange, pace, *steps, stream=False, deadline_ms=1000, box=FakeBackend):
+def both(make_app, pace, *steps, box=FakeBackend):
     """The box plays `steps`; the provider answers at once, whatever it says of its pace."""
     box = box("m", lambda _: [*steps, Chunk(0, finish_reason="stop"), Usage(1, 1)])
-    app = make_app(box, remote=[(THERE, Provider(THERE.name, say("from afar"), pace=pace))])
+    return make_app(box, remote=[(THERE, Provider(THERE.name, say("from afar"), pace=pace))])
+
+
+async def ask(make_app, exchange, pace, *steps, stream=False, deadline_ms=1000, box=FakeBackend):
+    """A request to `both`."""
+    return await ask_app(both(make_app, pace, *steps, box=box), exchange, stream=stream, deadline_ms=deadline_ms)
+
+
+async def ask_app(app, exchange, *, stream=False, deadline_ms=1000):
     controls = {"outstation": {"deadline_ms": deadline_ms}, "max_tokens": 10, "stream": stream}
     begun = exchange(app, {"model": "auto", "messages": [{"role": "user", "content": "x"}], **controls})
     await begun.end()
@@ -51,6 +59,15 @@ async def test_a_whole_answer_that_stalls_is_handed_over_while_the_provider_has_
     assert begun.status == 200
     assert begun.headers["x-outstation-route"] == "acme/large"
     assert begun.headers["x-outstation-attempts"] == "2"
+    assert "local/m failed: first_token_timeout" in begun.headers["x-outstation-reason"]
+
+
+async def test_the_attempt_that_lost_its_turn_failed(make_app, exchange):
+    app = both(make_app, (0.1, 100.0), SLOW, asyncio.Event())
+    await ask_app(app, exchange)
+    told = app.shared.metrics.text().decode()
+    assert 'outstation_attempts_total{result="first_token_timeout",route="local/m"} 1.0' in told
+    assert 'outstation_attempts_total{result="ok",route="acme/large"} 1.0' in told
 
 
 async def test_a_stream_that_does_not_begin_is_handed_over(make_app, exchange):
