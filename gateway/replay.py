@@ -28,7 +28,8 @@ class Replayed:
     Attributes:
         before, after: names of the routes in front; `refused`: there was none.
         left_before, left_after: the providers to whom it went; empty: it stayed.
-        redacted_after: something would be replaced before it left.
+        redacted_after: something would be replaced before it left. There is no text to try it on: that it can be
+            replaced is taken for granted.
         searched: its text was searched for private data then.
         lost: the route that answered in the end, although another was in front, and that would not be asked now.
         reason: why so, now.

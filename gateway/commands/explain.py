@@ -63,7 +63,7 @@ def _print(plan: dict[str, Any]) -> None:
             f"{'' if route['prompt_tokens_exact'] else '~'}{route['prompt_tokens']}",
             f"{route['ttft_s']:.2f} s" if route["ttft_s"] is not None else "-",
             f"${route['cost_usd']:.6f}" if route["cost_usd"] else "free",
-            ", ".join(route["redact"]) or "-",
+            ", ".join(f"{count} {cls}" for cls, count in route["placeholders"].items()) or "-",
         ]
         for number, route in enumerate(plan["routes"], 1)
     ]

@@ -116,6 +116,7 @@ class Summary:
                 "before": _median(self.seconds[0]),
                 "after": _median(self.seconds[1]),
             },
+            "redaction": "assumed to succeed",
             "left_the_site": {"before": dict(self.left[0]), "after": dict(self.left[1])},
             "would_leave": {
                 name: {
@@ -177,7 +178,10 @@ def _print_classes(summary: Summary) -> None:
         echo_table(["WOULD GO TO", "DATA CLASS", "REQUESTS"], rows)
     for name in sorted(summary.left[1]):
         if summary.redacted[name]:
-            click.echo(f"{_of(summary.redacted[name], 'request')} would reach {name} redacted.")
+            click.echo(
+                f"{_of(summary.redacted[name], 'request')} would reach {name} redacted, if all that must be replaced "
+                "can be: no text is kept to try it on."
+            )
         if summary.unsearched[name]:
             click.echo(
                 f"{_of(summary.unsearched[name], 'request')} to {name} had no text searched for private data then: "

@@ -1,4 +1,7 @@
-"""`POST /v1/outstation/explain`: the whole plan for a request, which is not run and leaves no trace."""
+"""`POST /v1/outstation/explain`: the whole plan for a request, which is not run and leaves no trace.
+
+What has to be redacted is, to tell whether it can be: how many values of which class are replaced, never the values.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from backends.errors import BackendError
 from backends.types import Request
 from gateway.errors import kind_of
 from gateway.outcome import Outcome
+from gateway.rehearsal import Rehearsed, rehearse
 from gateway.routes.chat import chat_request
 from gateway.routes.completions import completion_request
 from gateway.routes.inference import Inference, outcome_of
@@ -38,23 +42,26 @@ def explain_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[
         inference.check(wire, request)
         # An outcome of its own: what is only explained is not in the audit.
         outcome = Outcome(request.id, received=outcome_of(http).received)
-        refusal: BackendError | None = None
+        planner = inference.dispatcher.planner
         try:
-            await inference.dispatcher.planner.decide(request, outcome)
+            plan = (await planner.decide(request, outcome)).plan
+            tried = await rehearse(planner._egress, request, plan, outcome.received)
+            refusal: BackendError | None = tried.refusal
         except BackendError as error:
             if outcome.decided is None:
                 raise
-            refusal = error
-        return json_response(plan_object(request, outcome, refusal))
+            tried, refusal = Rehearsed(outcome.decided.plan), error
+        return json_response(plan_object(request, outcome, tried, refusal))
 
     return explain
 
 
-def plan_object(request: Request, outcome: Outcome, refusal: BackendError | None) -> dict[str, Any]:
+def plan_object(request: Request, outcome: Outcome, tried: Rehearsed, refusal: BackendError | None) -> dict[str, Any]:
     """The plan as JSON: routes in the order in which they would be attempted, and what was dropped by whom and why."""
     decided = outcome.decided
     assert decided is not None
-    plan, snapshot = decided.plan, decided.snapshot
+    plan, snapshot = tried.plan, decided.snapshot
+    unsendable = plan.drops[len(decided.plan.drops) :]
 
     def row(route: Route) -> dict[str, Any]:
         estimate, exact = plan.estimates.get(route.name), route.name in snapshot.prompt_tokens
@@ -68,6 +75,7 @@ def plan_object(request: Request, outcome: Outcome, refusal: BackendError | None
             "ttft_s": estimate.ttft_s if estimate else None,
             "total_s": estimate.total_s if estimate else None,
             "redact": sorted(plan.redact.get(route.name, ())),
+            "placeholders": dict(tried.placeholders.get(route.name, {})),
         }
 
     return {
@@ -78,7 +86,7 @@ def plan_object(request: Request, outcome: Outcome, refusal: BackendError | None
             {"route": drop.route.name, "policy": drop.policy, "reason": drop.reason, "code": drop.error.code}
             for drop in plan.drops
         ],
-        "reasons": outcome.reasons,
+        "reasons": [*outcome.reasons, *(f"not {d.route.name} ({d.policy}: {d.reason})" for d in unsendable)],
         "data_classes": sorted(snapshot.data_classes),
         "refused": {"status": kind_of(refusal).status, "code": refusal.code, "message": refusal.message}
         if refusal

@@ -193,6 +193,7 @@ class PlannedRoute(Out):
     ttft_s: float | None
     total_s: float | None
     redact: list[str]
+    placeholders: dict[str, int]
 
 
 class DroppedRoute(Out):

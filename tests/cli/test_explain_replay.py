@@ -22,9 +22,9 @@ PLAN: dict[str, Any] = {
     "model": "auto",
     "routes": [
         {"route": "local/m", "prompt_tokens": 12, "prompt_tokens_exact": True, "cost_usd": 0.0, "ttft_s": 0.25,
-         "total_s": 2.0, "redact": []},
+         "total_s": 2.0, "redact": [], "placeholders": {}},
         {"route": "acme/large", "prompt_tokens": 9, "prompt_tokens_exact": False, "cost_usd": 0.00125, "ttft_s": None,
-         "total_s": None, "redact": ["email", "phone"]},
+         "total_s": None, "redact": ["email", "phone"], "placeholders": {"email": 1, "phone": 2}},
     ],
     "dropped": [{"route": "beta/b", "policy": "privacy", "reason": "holds email\x1b[2J", "code": "privacy_denied"}],
     "reasons": ["auto", "local in 0.3 s"],
@@ -57,7 +57,7 @@ def test_explain_prints_the_plan(outstation: Outstation, scripted: FakeGateway) 
         "",
         "   ROUTE       PROMPT  FIRST TOKEN  COST UP TO  REDACTED",
         "1  local/m     12      0.25 s       free        -",
-        "2  acme/large  ~9      -            $0.001250   email, phone",
+        "2  acme/large  ~9      -            $0.001250   1 email, 2 phone",
         "",
         "DROPPED  BY       WHY",
         "beta/b   privacy  holds email[2J",
@@ -189,7 +189,7 @@ def test_replay_prints_what_would_change(outstation: Outstation, home: Path, pol
         "",
         "WOULD GO TO  DATA CLASS  REQUESTS",
         "acme         email       3",
-        "3 requests would reach acme redacted.",
+        "3 requests would reach acme redacted, if all that must be replaced can be: no text is kept to try it on.",
     ]
 
 
@@ -208,6 +208,7 @@ def test_replay_for_machines(outstation: Outstation, home: Path, policy: str) ->
         "changes": 2,
         "cost_usd": {"before": 0.0, "after": pytest.approx(0.0012)},
         "median_s": {"of": 2, "before": 2.0, "after": 1.0},
+        "redaction": "assumed to succeed",
         "left_the_site": {"before": {}, "after": {"acme": 2}},
         "would_leave": {"acme": {"requests": 2, "redacted": 2, "unsearched": 0, "data_classes": {"email": 2}}},
     }

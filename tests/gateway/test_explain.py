@@ -13,7 +13,7 @@ from backends.fake import FakeBackend
 from backends.types import ModelState
 from gateway.audit_reader import ledger
 from tests.gateway.conftest import living
-from tests.gateway.test_replay import ask, bodies, recorded, site  # noqa: F401 - a fixture
+from tests.gateway.test_replay import SITE, ask, bodies, recorded, site  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.anyio
 EXPLAIN = "/v1/outstation/explain"
@@ -98,6 +98,66 @@ async def test_everything_that_decides_is_in_it(site, exchange):  # noqa: F811
     dropped = {"route": "acme/large", "policy": "privacy", "reason": "holds health", "code": "privacy_denied"}
     assert dropped in plan["dropped"]
     assert plan["refused"] is None
+
+
+MAIL = "write to bob.smith@example.org and bob.smith@example.org, or to ann@example.org, not to [EMAIL_9]"
+
+
+async def test_what_would_be_replaced_is_told_in_figures(site, exchange):  # noqa: F811
+    app = site(SITE.replace('health = "deny"', 'health = "deny", phone = "redact"'))
+    called = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"call": "+49 170 1234567"}'}}
+    messages = [{"role": "user", "content": MAIL}, {"role": "assistant", "tool_calls": [called]}]
+    begun = await explain(app, exchange, messages=[*messages, {"role": "tool", "tool_call_id": "1", "content": "ok"}])
+    rows = {row["route"]: row for row in begun.json["routes"]}
+    assert rows["acme/large"]["redact"] == ["email", "phone"]
+    assert rows["acme/large"]["placeholders"] == {"email": 2, "phone": 1}
+    assert rows["local/m"]["placeholders"] == rows["beta/b"]["placeholders"] == {}
+    for value in (b"bob.smith", b"ann@", b"1234567"):
+        assert value not in begun.body
+
+
+async def test_a_request_without_private_data_has_nothing_replaced(site, exchange):  # noqa: F811
+    plan = (await explain(site(), exchange)).json
+    assert [row["placeholders"] for row in plan["routes"]] == [{}] * len(plan["routes"])
+
+
+@pytest.mark.parametrize("model", ["auto", "acme/large"])
+async def test_a_redaction_that_fails_is_told_as_it_then_happens(site, exchange, model):  # noqa: F811
+    """A value in `name` cannot be replaced: the plan has the route, and nothing would be sent on it."""
+    app = site(SITE.replace('"prefer_local"', '"prefer_remote"'))
+    asked = {"model": model, "messages": [{"role": "user", "name": "bob.smith@example.org", "content": "x"}]}
+    plan = (await explain(app, exchange, **asked)).json
+    reason = "email cannot be replaced"
+    dropped = {"route": "acme/large", "policy": "privacy", "reason": reason, "code": "privacy_denied"}
+    assert plan["dropped"] == [dropped]
+    assert f"not acme/large (privacy: {reason})" in plan["reasons"]
+    async with living(app):
+        then = await ask(app, exchange, **asked)
+    assert app.current.site.backends["acme/large"].requests == []
+    if model == "auto":
+        assert plan["refused"] is None
+        assert plan["routes"][0]["route"] == then.headers["x-outstation-route"] == "beta/b"
+    else:
+        assert plan["routes"] == []
+        assert plan["refused"]["status"] == then.status == 400
+        assert plan["refused"]["code"] == then.json["error"]["code"] == "privacy_denied"
+        assert plan["refused"]["message"] == then.json["error"]["message"]
+
+
+async def test_several_routes_for_which_the_same_is_replaced(site, exchange):  # noqa: F811
+    app = site(SITE.replace('data = { default = "allow" }', 'data = { email = "redact", default = "allow" }'))
+    plan = (await explain(app, exchange, messages=[{"role": "user", "content": MAIL}])).json
+    rows = {row["route"]: row["placeholders"] for row in plan["routes"]}
+    assert rows["acme/large"] == rows["beta/b"] == {"email": 2}
+    asked = {
+        "messages": [{"role": "user", "name": "bob@example.org", "content": "x"}],
+        "outstation": {"locality": "only_remote"},
+    }
+    plan = (await explain(app, exchange, **asked)).json
+    then = await ask(app, exchange, **asked)
+    told = [drop["route"] for drop in plan["dropped"] if drop["policy"] == "privacy"]
+    assert told == ["beta/b", "acme/large"], "in the order in which they would be tried"
+    assert plan["refused"]["message"] == then.json["error"]["message"]
 
 
 async def test_no_time_is_told_that_was_made_up(site, exchange):  # noqa: F811
