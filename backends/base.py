@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol, runtime_checkable
 
-from backends.types import Event, ModelState, PromptCount, Request
+from backends.types import Event, Kind, ModelState, PromptCount, Request
 
 
 @runtime_checkable
@@ -15,6 +15,11 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """The model's name, as in `/v1/models`."""
+        ...
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """What it is asked for: `GENERATES`, or the tasks that it was made for."""
         ...
 
     @property

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from backends.types import Chunk, Event, ModelState, ModelStatus, PromptCount, Request, Usage
+from backends.types import GENERATES, Chunk, Event, Kind, ModelState, ModelStatus, PromptCount, Request, Usage
 
 Step = Event | float | BaseException | asyncio.Event
 """An event to yield, seconds to sleep, an error to raise, or an `asyncio.Event` to wait for."""
@@ -41,6 +41,7 @@ class FakeBackend:
     script: Script = field(default_factory=lambda: say("Hello", " world"))
     context_length: int = 4096
     capabilities: frozenset[str] = frozenset({"logprobs"})
+    kinds: frozenset[Kind] = GENERATES
     created: int = 1_700_000_000
     count_tokens: int | BaseException = 3
     status: ModelStatus = "ready"

@@ -17,7 +17,7 @@ from backends.remote.provider import Endpoint, Provider, StoppedAtBoundaryError
 from backends.remote.reply import Reply
 from backends.remote.settings import RemoteModel
 from backends.remote.standing import Pace, blame, left
-from backends.types import Chunk, Event, ModelState, PromptCount, Request
+from backends.types import GENERATES, Chunk, Event, Kind, ModelState, PromptCount, Request
 
 PATHS = {"chat": "chat/completions", "completion": "completions"}
 MAX_BODY_BYTES = 64 << 20
@@ -48,6 +48,10 @@ class OpenAIBackend:
     @property
     def context_length(self) -> int:
         return self.model.context_length
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        return GENERATES
 
     @property
     def capabilities(self) -> frozenset[str]:

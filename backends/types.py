@@ -7,13 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
-Kind = Literal["chat", "completion"]
+Kind = Literal["chat", "completion", "embedding", "rerank", "moderation", "classification"]
+GENERATES: frozenset[Kind] = frozenset({"chat", "completion"})
+"""What a language model does; each of the others is a task of its own, for models made for it."""
 Locality = Literal["only_local", "prefer_local", "prefer_remote", "only_remote"]
-Prompt = str | tuple[int, ...]
-"""Text, or the token ids of a text (already tokenised by the caller)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture as its file's bytes, checked and decoded by the backend."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """A vector of numbers that a classifier was trained on, in its order."""
+
+    values: tuple[float, ...]
+
+
+Prompt = str | tuple[int, ...] | Image | Features
+"""Text, the token ids of a text (already tokenised by the caller), or what a classifier sees in place of text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +73,10 @@ class Request:
         id: the request id that the client sees in `x-request-id`.
         model: the name that the client asked for (`auto`, an alias, a local name, `provider/model`).
         messages: chat only: role/content mappings; content is text once the dialect has flattened text parts.
-        prompts: completions only: each prompt yields `n` choices, choice index = prompt index * n + k.
+        prompts: all but chat: each prompt yields `n` choices, choice index = prompt index * n + k. Of an embedding,
+            a moderation or a classification each input is one, of a rerank each document.
+        options: what a task needs besides: `query` of a rerank (text), `truncate` (bool: cut inputs that are too long,
+            in place of an error), `input_type` of an embedding (`query` or `document`), `dimensions`.
         needs: capabilities that a route must have (`vision`, `audio`, `tools`, ...).
         template_kwargs: extra variables for the chat template.
         deadline_s: seconds from arrival within which the client wants the whole answer; None: the site's limit.
@@ -84,6 +105,7 @@ class Request:
     declared: frozenset[str] = frozenset()
     continue_on_break: bool = False
     continuation: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def choices(self) -> int:
@@ -111,7 +133,7 @@ class Chunk:
         logprobs: of the tokens whose text this piece completes, when asked for.
         finish_reason: set on the last chunk of a choice, and only there.
         wire: a provider's own choice object (`{"index", "delta" or "message" or "text", …}`), whole, with all that
-            `text` cannot say; None from a local model.
+            `text` cannot say; None from a local language model. From a model of another task its result: see `Result`.
         comment: what a stream says in an SSE comment before this piece; empty: nothing.
     """
 
@@ -122,6 +144,22 @@ class Chunk:
     finish_reason: FinishReason | None = None
     wire: Mapping[str, Any] | None = None
     comment: str = ""
+
+
+class Result(TypedDict, total=False):
+    """`Chunk.wire` of a local model that does not generate text: one for each prompt, with `finish_reason` "stop".
+
+    Attributes:
+        embedding: little-endian float32 in base64.
+        score: relevance of a document, between 0 and 1.
+        probabilities: of each label that the model knows, by label.
+        spans: what was found in the text: (start, end) in characters, label, probability.
+    """
+
+    embedding: str
+    score: float
+    probabilities: Mapping[str, float]
+    spans: list[tuple[int, int, str, float]]
 
 
 @dataclass(frozen=True, slots=True)

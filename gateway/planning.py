@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.errors import BackendError, DeadlineExceeded, Overloaded, Unavailable
-from backends.types import PromptCount, Request
+from backends.types import Features, Image, Prompt, PromptCount, Request
 from gateway.books import Books
 from gateway.egress import Egress, Seen
 from gateway.outcome import Outcome
@@ -65,7 +65,7 @@ class Planner:
         Raises:
             BackendError: no route is left; the message has every reason.
         """
-        candidates, how = self._site.resolve(request.model)
+        candidates, how = self._site.resolve(request.model, request.kind)
         outcome.reasons.append(how)
         remote = any(route.location == "remote" for route in candidates)
         if remote or self._always_looks:
@@ -176,11 +176,19 @@ def may_follow(failure: BackendError, failed: Route, route: Route) -> bool:
 
 def estimated_tokens(request: Request) -> int:
     """Tokens of the longest prompt, as good as they can be told without a tokenizer."""
-    if request.kind == "completion":
-        return max((_text_tokens(p) if isinstance(p, str) else len(p) for p in request.prompts), default=1)
+    if request.kind != "chat":
+        return max((_prompt_tokens(prompt) for prompt in request.prompts), default=1)
     raw = request.raw
     tokens = sum(_text_tokens(str(raw[field])) for field in BESIDE_MESSAGES if raw.get(field))
     return tokens + sum(_message_tokens(message) for message in request.messages)
+
+
+def _prompt_tokens(prompt: Prompt) -> int:
+    if isinstance(prompt, Image):
+        return MEDIA_TOKENS
+    if isinstance(prompt, Features):
+        return len(prompt.values)
+    return _text_tokens(prompt) if isinstance(prompt, str) else len(prompt)
 
 
 def _message_tokens(message: Mapping[str, Any]) -> int:

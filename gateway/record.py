@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from backends.types import ModelState, Request, Sampling
+from backends.types import GENERATES, ModelState, Request, Sampling
 from gateway.audit_rows import Decision
 from gateway.outcome import Outcome
 from gateway.planning import Decided
@@ -153,7 +153,8 @@ def _request(said: Mapping[str, Any]) -> Request:
 
 
 def _route(said: Mapping[str, Any]) -> Route:
-    return Route(**{**said, "capabilities": frozenset(said["capabilities"]), "price": None})
+    kinds = frozenset(said.get("kinds", GENERATES))  # before there were others, rows did not say
+    return Route(**{**said, "capabilities": frozenset(said["capabilities"]), "kinds": kinds, "price": None})
 
 
 def _snapshot(said: Mapping[str, Any]) -> Snapshot:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from backends.base import Backend, Local, Remote
 from backends.errors import BackendError, ModelNotFound, Unavailable
-from backends.types import ModelState
+from backends.types import GENERATES, Kind, ModelState
 from policies.base import Health, Route
 
 AUTO = "auto"
@@ -35,7 +35,8 @@ class Site:
     Args:
         backends: in the operator's order.
         aliases: other name to model name or `auto`.
-        default: the model that `auto` prefers.
+        default: the language model that `auto` prefers.
+        defaults: the model that `auto` stands for in each other task; nothing is tried in its place.
         find: a backend for a name that nobody serves yet (a model that was pulled since), or None.
         remote: the routes of those backends that are not on the box, by backend name.
         switched_off: the operator lets nothing leave.
@@ -50,8 +51,10 @@ class Site:
         remote: Mapping[str, Route] = MappingProxyType({}),
         *,
         switched_off: bool = False,
+        defaults: Mapping[Kind, str] = MappingProxyType({}),
     ) -> None:
         self.default = default
+        self.defaults = defaults
         self.backends = {backend.name: backend for backend in backends}
         self.aliases = dict(aliases)
         self._switched_off = switched_off
@@ -61,8 +64,8 @@ class Site:
         self._find = find
         self._starts: dict[str, asyncio.Task[None]] = {}
 
-    def resolve(self, model: str) -> Resolved:
-        """The candidate routes for the name that a client asks for.
+    def resolve(self, model: str, kind: Kind = "chat") -> Resolved:
+        """The candidate routes for the name that a client asks for, to do a task of that kind.
 
         Raises:
             ModelNotFound: nobody serves it; the message lists what there is.
@@ -70,6 +73,8 @@ class Site:
         """
         name = self.aliases.get(model, model)
         how = f"alias {model}" if model in self.aliases else "named"
+        if name == AUTO and kind not in GENERATES:
+            name = self._default_for(kind)
         if name == AUTO:
             if not self._local():
                 self._look_for(self.default)
@@ -79,6 +84,16 @@ class Site:
             return Resolved((self._routes[name],), how)
         there = ", ".join([AUTO, *self._routes, *self.aliases])
         raise ModelNotFound(f"There is no model {model[:100]!r} here. Available: {there}.", param="model")
+
+    def _default_for(self, kind: Kind) -> str:
+        name = self.defaults.get(kind, "")
+        if name in self._routes or (name and self._look_for(name)):
+            return name
+        raise Unavailable(
+            f"No model for this task ({kind}) is on this box. Run `outstation pull {name or 'NAME'}`.",
+            code="no_model",
+            param="model",
+        )
 
     def _look_for(self, name: str) -> bool:
         """Whether the name is served now. Costs a look into the store's folder, on a miss only."""
@@ -100,18 +115,21 @@ class Site:
         return NO_LINK if cut_off else ""
 
     def _local(self) -> list[Route]:
-        return [route for route in self._routes.values() if route.location == "local"]
+        return [route for route in self._generating() if route.location == "local"]
+
+    def _generating(self) -> list[Route]:
+        return [route for route in self._routes.values() if route.kinds & GENERATES]
 
     def _auto(self) -> tuple[Route, ...]:
         """The default, the other models on the box, and the providers' in the operator's order."""
-        if not self._routes:
+        if not self._generating():
             raise Unavailable(
-                "No model is on this box yet. Run `outstation pull smollm2-135m-instruct`.",
+                "No language model is on this box yet. Run `outstation pull smollm2-135m-instruct`.",
                 code="no_model",
                 param="model",
             )
         return tuple(
-            sorted(self._routes.values(), key=lambda route: (route.location == "remote", route.model != self.default))
+            sorted(self._generating(), key=lambda route: (route.location == "remote", route.model != self.default))
         )
 
     def names(self) -> list[str]:
@@ -130,7 +148,8 @@ class Site:
 
     def local_states(self) -> dict[str, ModelState]:
         """What the models on the box do now, by route name."""
-        return {route.name: self.backends[route.model].state() for route in self._local()}
+        local = [route for route in self._routes.values() if route.location == "local"]
+        return {route.name: self.backends[route.model].state() for route in local}
 
     def health(self, route: Route) -> Health:
         """Of a remote route."""
@@ -196,6 +215,7 @@ def _route(backend: Backend) -> Route:
         "local",
         backend.context_length,
         backend.capabilities,
+        backend.kinds,
         parameters_b=backend.parameters_b if isinstance(backend, Local) else 0.0,
         sha256=backend.sha256 if isinstance(backend, Local) else "",
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from backends.errors import BackendError
-from backends.types import ModelState, Request
+from backends.types import GENERATES, Kind, ModelState, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Route:
         model: the name of the backend that serves it.
         context_length: tokens of prompt and completion together.
         capabilities: what it can do beyond text.
+        kinds: what it can be asked for.
         provider: whose model it is; empty: the box's own.
         price: what it costs; None: nothing.
         parameters_b: size of the model in billions of parameters; 0: not known.
@@ -44,6 +45,7 @@ class Route:
     location: Literal["local", "remote"] = "local"
     context_length: int = 0
     capabilities: frozenset[str] = frozenset()
+    kinds: frozenset[Kind] = GENERATES
     provider: str = ""
     price: Price | None = None
     parameters_b: float = 0.0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backends.errors import BackendError, ContextLengthExceeded, InvalidRequest
-from backends.types import Request
+from backends.types import Kind, Request
 from policies.base import Drop, Route, Snapshot, Verdict
 
 NEEDS = {
@@ -19,6 +20,16 @@ NEEDS = {
     "logprobs": "gives no log-probabilities",
 }
 """What a request may need, and how to say that a model lacks it."""
+
+TASKS: Mapping[Kind, str] = {
+    "chat": "chat",
+    "completion": "complete a prompt",
+    "embedding": "make embeddings",
+    "rerank": "rerank documents",
+    "moderation": "moderate",
+    "classification": "classify",
+}
+"""What a model is asked to do, and how to say so."""
 
 ESTIMATE_MARGIN = 1.25
 """An estimate refuses a prompt only if it is so many times the context: tokenizers differ by 20% on plain text."""
@@ -39,7 +50,7 @@ class Capability:
     max_parameters_b: float | None = None
 
     def __call__(self, request: Request, routes: tuple[Route, ...], snapshot: Snapshot) -> Verdict:
-        """Drops with `unsupported_capability`, `model_too_large` and `context_length_exceeded`."""
+        """Drops with `wrong_task`, `unsupported_capability`, `model_too_large` and `context_length_exceeded`."""
         needs = request.needs if request.sampling.top_logprobs is None else request.needs | {"logprobs"}
         drops = tuple(drop for route in routes if (drop := self._drop(request, needs, route, snapshot)))
         if not drops:
@@ -48,6 +59,8 @@ class Capability:
         return Verdict(tuple(route for route in routes if route.name not in dropped), drops)
 
     def _drop(self, request: Request, needs: frozenset[str], route: Route, snapshot: Snapshot) -> Drop | None:
+        if request.kind not in route.kinds:
+            return _wrong_task(request.kind, route)
         if not needs <= route.capabilities:
             return _lacks(route, min(needs - route.capabilities))
         if (
@@ -80,6 +93,16 @@ class Capability:
 def has_room(request: Request, route: Route, snapshot: Snapshot) -> bool:
     """Whether the route's context holds the prompt together with the completion that was asked for."""
     return snapshot.tokens(route) + (request.sampling.max_tokens or 1) <= route.context_length
+
+
+def _wrong_task(kind: Kind, route: Route) -> Drop:
+    able = " and ".join(sorted(TASKS[other] for other in route.kinds))
+    error = InvalidRequest(
+        f"The model {route.model} cannot {TASKS[kind]}: it can {able}. Choose another model.",
+        code="wrong_task",
+        param="model",
+    )
+    return Drop(route, "capability", f"cannot {TASKS[kind]}", error)
 
 
 def _lacks(route: Route, need: str) -> Drop:

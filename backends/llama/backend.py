@@ -16,7 +16,7 @@ from backends.llama.sampling_defaults import filled
 from backends.llama.settings import LlamaSettings
 from backends.llama.supervisor import Supervisor
 from backends.models.gguf import GGUFInfo, read_gguf
-from backends.types import Chunk, Event, ModelState, PromptCount, Request, Usage
+from backends.types import GENERATES, Chunk, Event, Kind, ModelState, PromptCount, Request, Usage
 
 DEFAULT_CONTEXT = 8192
 REMEMBERED = 256  # requests counted and not submitted; a policy may have dropped this route since
@@ -47,6 +47,10 @@ class LlamaBackend:
     def context_length(self) -> int:
         info = self._read_info()
         return min(self.settings.context_length or DEFAULT_CONTEXT, info.context_length if info else DEFAULT_CONTEXT)
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        return GENERATES
 
     @property
     def capabilities(self) -> frozenset[str]:

@@ -6,7 +6,7 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from backends.errors import BadModelFile, ModelNotFound
+from backends.errors import BadModelFile, ModelNotFound, Unavailable
 from backends.fake import FakeBackend, say
 from gateway.config import ConfigError
 from gateway.state import Site
@@ -159,3 +159,14 @@ async def test_the_docs_page_needs_nothing_from_elsewhere(make_app, connect):
     assert "http://" not in page.text
     assert "https://" not in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_auto_is_one_model_for_each_other_task_and_language_models_for_the_rest():
+    writer, embedder = FakeBackend("w"), FakeBackend("e", kinds=frozenset({"embedding"}))
+    site = Site([embedder, writer], {}, "w", defaults={"embedding": "e"})
+    assert [route.model for route in site.resolve("auto").routes] == ["w"]
+    assert [route.model for route in site.resolve("auto", "embedding").routes] == ["e"]
+    with pytest.raises(Unavailable, match="task \\(rerank\\)"):
+        site.resolve("auto", "rerank")
+    with pytest.raises(Unavailable, match="No language model"):
+        Site([embedder], {}, "w").resolve("auto")

@@ -90,3 +90,14 @@ def test_an_exact_count_of_a_remote_prompt_goes_before_the_estimate():
 def test_room_is_for_the_prompt_and_the_asked_completion(max_tokens, room):
     request = Request("r", "auto", "chat", sampling=Sampling(max_tokens=max_tokens))
     assert has_room(request, SEEING, Snapshot({}, {"local/seeing": 60})) is room
+
+
+def test_a_model_is_only_asked_for_what_it_does():
+    embedder = Route("local/e", "e", kinds=frozenset({"embedding"}))
+    chat, embedding = Request("r", "e", "chat"), Request("r", "e", "embedding", prompts=("a",))
+    assert Capability()(embedding, (embedder,), Snapshot()).kept == (embedder,)
+    (drop,) = Capability()(chat, (embedder,), Snapshot()).drops
+    assert drop.error.code == "wrong_task"
+    assert drop.error.message == "The model e cannot chat: it can make embeddings. Choose another model."
+    writer = Route("local/w", "w")
+    assert Capability()(embedding, (writer,), Snapshot()).drops[0].reason == "cannot make embeddings"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.types import ModelState, Request, Sampling
+from backends.types import GENERATES, ModelState, Request, Sampling
 from gateway.schemas.settings import RuleSettings
 from policies.availability import availability
 from policies.base import Health, Learned, Price, Route, Snapshot, Spent, decide
@@ -65,6 +65,7 @@ def route(draw, name):
         "local" if here else "remote",
         draw(st.integers(0, 200)),
         draw(st.frozensets(st.sampled_from([*NEEDS]))) | draw(st.sampled_from([frozenset(), frozenset(NEEDS)])),
+        draw(st.sampled_from([GENERATES, GENERATES, GENERATES, frozenset({"embedding"})])),
         "" if here else provider,
         price,
         draw(st.floats(0, 10)),
@@ -76,7 +77,7 @@ requests = st.builds(
     Request,
     st.just("r"),
     st.sampled_from(["auto", "local/a"]),
-    st.sampled_from(["chat", "completion"]),
+    st.sampled_from(["chat", "completion", "embedding"]),
     sampling=st.builds(
         Sampling, top_logprobs=st.sampled_from([None, None, 0, 3]), max_tokens=st.none() | st.integers(1, 200)
     ),
