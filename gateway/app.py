@@ -38,12 +38,9 @@ from gateway.routes.explain import explain_endpoint
 from gateway.routes.inference import Inference
 from gateway.routes.models import get_endpoint, list_endpoint
 from gateway.routes.site import healthz, metrics_endpoint, readyz_endpoint, status_endpoint
-from gateway.server import serve
 from gateway.shared import Shared, build_shared
 from gateway.state import Site
 from policies.base import Route
-
-__all__ = ["build_app", "serve"]
 
 
 def build_app(

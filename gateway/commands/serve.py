@@ -22,8 +22,8 @@ def serve(config_path: Path | None, host: str | None, port: int | None) -> None:
     """Run the gateway in the foreground."""
     config = read_config(config_path, host, port)
     _hint_at_models(config)
-    from gateway.app import serve as run_gateway
     from gateway.config import load_config
+    from gateway.server import serve as run_gateway
 
     # The same file and the same options, whatever the working directory is by then.
     run_gateway(config, partial(load_config, config.source, host=host, port=port))
