@@ -14,8 +14,9 @@ from backends.llama import protocol
 from backends.llama.process import EngineProcess
 from backends.llama.sampling_defaults import filled
 from backends.llama.settings import LlamaSettings
-from backends.llama.supervisor import Supervisor
 from backends.models.gguf import GGUFInfo, read_gguf
+from backends.processes.process import resident_bytes
+from backends.processes.supervisor import Supervisor
 from backends.types import GENERATES, Chunk, Event, Kind, ModelState, PromptCount, Request, Usage
 
 DEFAULT_CONTEXT = 8192
@@ -30,7 +31,10 @@ class LlamaBackend:
         self.settings = settings
         self._info: GGUFInfo | None = None
         self._supervisor = Supervisor(
-            settings.name, self._spawn, keep_alive_s=settings.keep_alive_s, load_timeout_s=settings.load_timeout_s
+            f"the model {settings.name}",
+            self._spawn,
+            keep_alive_s=settings.keep_alive_s,
+            load_timeout_s=settings.load_timeout_s,
         )
         self._queued = 0
         # By id, in the order they came, with the process that did it; the worker remembers twice as many.
@@ -198,7 +202,7 @@ class LlamaBackend:
         """Resident bytes, at most a second old: each request takes a snapshot of the site."""
         now = time.monotonic()
         if now >= self._memory_until:
-            self._memory_bytes, self._memory_until = _resident_bytes(pid), now + 1.0
+            self._memory_bytes, self._memory_until = resident_bytes(pid), now + 1.0
         return self._memory_bytes
 
     def _read_info(self) -> GGUFInfo | None:
@@ -208,12 +212,3 @@ class LlamaBackend:
             except (BadModelFile, OSError):
                 return None  # the load will say what is wrong
         return self._info
-
-
-def _resident_bytes(pid: int) -> int:
-    import psutil
-
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0

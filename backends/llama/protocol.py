@@ -10,9 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import orjson
-
-from backends.errors import BackendError, BadModelFile, ContextLengthExceeded, EngineFailed, InvalidRequest
 from backends.types import Chunk, Event, Request, Sampling, TokenLogprob, Usage
 
 
@@ -40,11 +37,6 @@ class Failed:
 
 Output = tuple[str, Event | Began | Failed]
 """(request id, what happened to it)."""
-
-
-def dumps(message: Mapping[str, Any]) -> bytes:
-    """One line."""
-    return orjson.dumps(message) + b"\n"
 
 
 def pack_outputs(outputs: list[Output]) -> list[list[Any]]:
@@ -100,28 +92,3 @@ def sampling(raw: Mapping[str, Any]) -> Sampling:
     values["logit_bias"] = tuple((int(t), float(b)) for t, b in values["logit_bias"])
     values["stop"] = tuple(values["stop"])
     return Sampling(**values)
-
-
-def pack_error(error: BackendError) -> dict[str, Any]:
-    """An error that the gateway can raise again."""
-    return {
-        "class": type(error).__name__,
-        "message": error.message,
-        "code": error.code,
-        "param": error.param,
-        "extra": error.extra,
-    }
-
-
-def unpack_error(raw: Mapping[str, Any]) -> BackendError:
-    """The inverse of `pack_error`."""
-    if raw["class"] == "ContextLengthExceeded" and "n_ctx" in raw["extra"]:
-        extra = raw["extra"]
-        return ContextLengthExceeded(extra["n_prompt_tokens"], extra["n_ctx"], param=raw["param"])
-    classes: dict[str, type[BackendError]] = {
-        "InvalidRequest": InvalidRequest,
-        "ContextLengthExceeded": InvalidRequest,
-        "BadModelFile": BadModelFile,
-    }
-    cls = classes.get(raw["class"], EngineFailed)
-    return cls(raw["message"], code=raw["code"], param=raw["param"], extra=raw["extra"])

@@ -7,7 +7,6 @@ socket: a gateway that was killed leaves no orphan.
 from __future__ import annotations
 
 import gc
-import os
 import queue
 import socket
 import sys
@@ -30,6 +29,8 @@ from backends.llama.host_cache import HostCache
 from backends.llama.kv_cache import KVCache
 from backends.llama.preparer import Preparer
 from backends.llama.scheduler import Scheduler
+from backends.processes.channel import Channel, die_with_parent
+from backends.processes.wire import pack_error
 
 MAX_BATCH = 256  # tokens: prefill is as fast in chunks of 64, and the buffers for attention grow with this
 IDLE_BUDGET_S = 0.35  # a newcomer waits at most this long for another prompt's chunk
@@ -40,30 +41,16 @@ CALIBRATION_S = 2.0
 STATS_S = 0.1
 
 
-class Channel:
-    """The worker's end of the socket. Both threads write."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._lock = threading.Lock()
-        self.lines = sock.makefile("rb", buffering=1 << 16)
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        line = protocol.dumps(message)
-        with self._lock:
-            self._sock.sendall(line)
-
-
 def main() -> None:
     """Load, say `ready`, and compute until the socket closes."""
-    _die_with_parent()
+    die_with_parent()
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     options = orjson.loads(channel.lines.readline())
     silence()
     try:
         engine, preparer, ready = _load(channel, options)
     except BackendError as e:
-        channel.send({"op": "failed", "error": protocol.pack_error(e)})
+        channel.send({"op": "failed", "error": pack_error(e)})
         return
     gc.freeze()  # what the model needs lives for ever: keep the collector from walking it between two steps
     sys.setswitchinterval(0.0005)  # a step must not wait 5 ms for the other thread's template
@@ -214,21 +201,10 @@ def _handle(message: Mapping[str, Any], channel: Channel, engine: Engine, prepar
             preparer.forget(message["id"])
             engine.cancel(message["id"])
     except BackendError as e:
-        channel.send({"op": "refused", "id": message["id"], "error": protocol.pack_error(e)})
+        channel.send({"op": "refused", "id": message["id"], "error": pack_error(e)})
     except Exception as e:  # noqa: BLE001 - one bad request must not take the others' engine down
         error = InvalidRequest(f"The prompt could not be prepared ({type(e).__name__}: {e}).")
-        channel.send({"op": "refused", "id": message["id"], "error": protocol.pack_error(error)})
-
-
-def _die_with_parent() -> None:
-    """Linux: be killed when the gateway dies, even while llama.cpp computes."""
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() == 1 and os.environ.get("OUTSTATION_GATEWAY_PID") not in (None, "1"):
-            sys.exit(0)
+        channel.send({"op": "refused", "id": message["id"], "error": pack_error(error)})
 
 
 if __name__ == "__main__":

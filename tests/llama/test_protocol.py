@@ -1,14 +1,13 @@
-"""What one end writes the other reads, and errors arrive as what they were."""
+"""What one end writes the other reads."""
 
 from __future__ import annotations
 
 import hypothesis.strategies as st
 import orjson
-import pytest
 from hypothesis import given
 
-from backends.errors import BackendError, BadModelFile, ContextLengthExceeded, EngineFailed, InvalidRequest
 from backends.llama import protocol
+from backends.processes.wire import dumps
 from backends.types import Chunk, Request, Sampling, TokenLogprob, Usage
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -49,7 +48,7 @@ SAMPLING = st.builds(
 
 @given(st.lists(st.tuples(TEXT, EVENT)))
 def test_outputs_arrive_as_they_were(outputs: list[protocol.Output]) -> None:
-    line = protocol.dumps({"op": "step", "out": protocol.pack_outputs(outputs)})
+    line = dumps({"op": "step", "out": protocol.pack_outputs(outputs)})
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert [protocol.unpack_output(row) for row in orjson.loads(line)["out"]] == outputs
@@ -58,7 +57,7 @@ def test_outputs_arrive_as_they_were(outputs: list[protocol.Output]) -> None:
 @given(SAMPLING)
 def test_sampling_arrives_as_it_was(sampling: Sampling) -> None:
     message = protocol.submit(Request("r1", "m", "chat", n=3), sampling)
-    arrived = orjson.loads(protocol.dumps(message))
+    arrived = orjson.loads(dumps(message))
     assert protocol.sampling(arrived["sampling"]) == sampling
     assert (arrived["op"], arrived["id"], arrived["n"]) == ("submit", "r1", 3)
 
@@ -73,32 +72,7 @@ def test_a_prompt_arrives_as_it_was(text: str, kwargs: dict[str, str], tokens: t
         prompts=(text, tokens),
         template_kwargs=kwargs,
     )
-    arrived = orjson.loads(protocol.dumps(protocol.prepare(request)))
+    arrived = orjson.loads(dumps(protocol.prepare(request)))
     assert arrived["messages"] == [{"role": "user", "content": text}]
     assert arrived["prompts"] == [text, list(tokens)]
     assert arrived["template_kwargs"] == kwargs
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        InvalidRequest("no", param="messages", code="special"),
-        ContextLengthExceeded(9000, 8192, param="prompt"),
-        BadModelFile("not a model"),
-        EngineFailed("gone"),
-    ],
-)
-def test_errors_arrive_as_what_they_were(error: BackendError) -> None:
-    arrived = protocol.unpack_error(orjson.loads(protocol.dumps(protocol.pack_error(error))))
-    assert type(arrived) is type(error)
-    assert (arrived.message, arrived.code, arrived.param, arrived.extra) == (
-        error.message,
-        error.code,
-        error.param,
-        error.extra,
-    )
-
-
-def test_an_error_of_an_unknown_class_is_the_engines_failure() -> None:
-    raw = protocol.pack_error(BackendError("odd", code="odd"))
-    assert type(protocol.unpack_error(raw)) is EngineFailed

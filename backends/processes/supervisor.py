@@ -1,4 +1,4 @@
-"""The life cycle of one model's process, in the gateway: one state machine with one writer.
+"""The life cycle of a worker process, in the gateway: one state machine with one writer.
 
     stopped → starting → ready → draining → stopped
                   ↘         ↘
@@ -15,37 +15,56 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Generic, Protocol, TypeVar
 
 from backends.errors import BackendError, BadModelFile, DeadlineExceeded, EngineFailed, Unavailable
-from backends.llama.process import EngineProcess
 from backends.types import ModelStatus
 
-log = logging.getLogger("outstation.llama")
+log = logging.getLogger("outstation.processes")
 
 BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 STEADY_S = 60.0  # a process that lived this long does not count as dying in a row
 DRAIN_S = 30.0
 
-Spawn = Callable[[], Awaitable[EngineProcess]]
+
+class Process(Protocol):
+    """What the supervisor needs of a process."""
+
+    @property
+    def pid(self) -> int: ...
+
+    async def ended(self) -> str:
+        """Wait until it is gone; returns how it ended."""
+        ...
+
+    async def stop(self) -> None:
+        """End it now."""
+        ...
 
 
-class Supervisor:
-    """Owns the process of one model. Everything runs in the event loop's thread."""
+P = TypeVar("P", bound=Process)
 
-    def __init__(self, name: str, spawn: Spawn, *, keep_alive_s: float, load_timeout_s: float) -> None:
-        """`spawn` starts a process and returns once it is ready, or raises a `BackendError`."""
+
+class Supervisor(Generic[P]):
+    """Owns one process. Everything runs in the event loop's thread."""
+
+    def __init__(
+        self, what: str, spawn: Callable[[], Awaitable[P]], *, keep_alive_s: float, load_timeout_s: float
+    ) -> None:
+        """`spawn` starts a process and returns once it is ready, or raises a `BackendError`. `what` runs in it:
+        "the model m"."""
         self.status: ModelStatus = "stopped"
         self.detail = ""
-        self.engine: EngineProcess | None = None
+        self.engine: P | None = None
         self.restarts = 0
-        self._name = name
+        self._what = what
         self._spawn = spawn
         self._keep_alive_s = keep_alive_s
         self._load_timeout_s = load_timeout_s
         self._leases = 0
         self._deaths = 0
         self._permanent = ""  # why its file can never be loaded
-        self._starting: asyncio.Task[EngineProcess] | None = None
+        self._starting: asyncio.Task[P] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._unload: asyncio.TimerHandle | None = None
         self._free = asyncio.Event()
@@ -54,7 +73,7 @@ class Supervisor:
         self._closed = False
 
     @asynccontextmanager
-    async def lease(self, timeout_s: float) -> AsyncIterator[EngineProcess]:
+    async def lease(self, timeout_s: float) -> AsyncIterator[P]:
         """A ready engine, loaded first if need be, that is not unloaded before the block ends.
 
         Raises `Unavailable` (or a subclass) if it cannot be had within `timeout_s`.
@@ -95,9 +114,13 @@ class Supervisor:
         """Seconds until a failed engine is tried again."""
         return BACKOFF_S[min(self._deaths, len(BACKOFF_S) - 1)] + 1.0
 
+    @property
+    def _subject(self) -> str:
+        return self._what[0].upper() + self._what[1:]
+
     # -- the state machine ---------------------------------------------------------------------------------------
 
-    async def _ready(self, timeout_s: float) -> EngineProcess:
+    async def _ready(self, timeout_s: float) -> P:
         if self.engine and self.status == "ready":
             return self.engine
         if self._closed:
@@ -111,20 +134,20 @@ class Supervisor:
                 return await asyncio.shield(task)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"The model {self._name} is still loading after {timeout_s:g} s.", retry_after=5, code="load_timeout"
+                f"{self._subject} is still loading after {timeout_s:g} s.", retry_after=5, code="load_timeout"
             ) from None
         except asyncio.CancelledError:
             if task.cancelled():
                 raise Unavailable("The gateway is shutting down.", retry_after=5) from None
             raise
 
-    def _begin(self) -> asyncio.Task[EngineProcess]:
-        self._starting = asyncio.create_task(self._load(), name=f"load {self._name}")
+    def _begin(self) -> asyncio.Task[P]:
+        self._starting = asyncio.create_task(self._load(), name=f"load {self._what}")
         # Without a waiter an exception would be reported as never retrieved.
         self._starting.add_done_callback(lambda t: t.cancelled() or t.exception())
         return self._starting
 
-    async def _load(self) -> EngineProcess:
+    async def _load(self) -> P:
         try:
             await self._drained.wait()
             self.status = "starting"
@@ -135,9 +158,7 @@ class Supervisor:
                 engine = await self._spawn()
         except TimeoutError:
             self._fail(f"loading took longer than {self._load_timeout_s:g} s")
-            raise DeadlineExceeded(
-                f"The model {self._name} did not load in time.", retry_after=self.retry_after()
-            ) from None
+            raise DeadlineExceeded(f"{self._subject} did not load in time.", retry_after=self.retry_after()) from None
         except BackendError as e:
             if isinstance(e, BadModelFile):
                 self._permanent = e.message
@@ -146,7 +167,7 @@ class Supervisor:
         except OSError as e:
             self._fail(f"its process cannot be started ({e})")
             raise EngineFailed(
-                f"The process of {self._name} cannot be started: {e}.", retry_after=self.retry_after()
+                f"The process of {self._what} cannot be started: {e}.", retry_after=self.retry_after()
             ) from e
         except asyncio.CancelledError:
             if self.status == "starting":
@@ -155,7 +176,7 @@ class Supervisor:
         finally:
             self._starting = None
         self.engine, self.status, self.detail = engine, "ready", ""
-        log.info("model %s ready in %.1f s (pid %d)", self._name, time.monotonic() - began, engine.pid)
+        log.info("%s ready in %.1f s (pid %d)", self._what, time.monotonic() - began, engine.pid)
         self._watch(engine)
         if not self._leases:
             self._schedule_unload()
@@ -164,9 +185,9 @@ class Supervisor:
     def _fail(self, why: str) -> None:
         self.status, self.detail, self.engine = "failed", why, None
         self._deaths += 1
-        log.error("model %s failed: %s", self._name, why)
+        log.error("%s failed: %s", self._what, why)
 
-    def _watch(self, engine: EngineProcess) -> None:
+    def _watch(self, engine: P) -> None:
         async def watch() -> None:
             born = time.monotonic()
             why = await engine.ended()
@@ -202,12 +223,12 @@ class Supervisor:
                 async with asyncio.timeout(grace_s):
                     await self._free.wait()
         except TimeoutError:
-            log.warning("model %s: %d requests did not finish in %g s", self._name, self._leases, grace_s)
+            log.warning("%s: %d requests did not finish in %g s", self._what, self._leases, grace_s)
         finally:
             await engine.stop()
             self.engine, self.status, self.detail = None, "stopped", ""
             self._drained.set()
-        log.info("model %s unloaded", self._name)
+        log.info("%s unloaded", self._what)
 
     def _spawn_task(self, coroutine: Awaitable[None]) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(coroutine)

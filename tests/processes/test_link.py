@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from backends.llama.link import Link
-from backends.llama.protocol import dumps
+from backends.processes.link import Link
+from backends.processes.wire import dumps
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from backends.llama.protocol import dumps
+from backends.processes.wire import dumps
 
 
 class Link(asyncio.Protocol):

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 import pytest
 
 from backends.errors import BackendError, BadModelFile, DeadlineExceeded, EngineFailed, Unavailable
-from backends.llama.process import EngineProcess
-from backends.llama.supervisor import Supervisor
+from backends.processes.supervisor import Supervisor
 
 pytestmark = pytest.mark.anyio
 
 
 class Engine:
-    """Stands in for an `EngineProcess`."""
+    """Stands in for a `WorkerProcess`."""
 
     def __init__(self, pid: int, stop_s: float = 0.0) -> None:
         self.pid = pid
@@ -49,7 +47,7 @@ class Spawner:
         self._stop_s = stop_s
         self._cleanup_s = cleanup_s
 
-    async def __call__(self) -> EngineProcess:
+    async def __call__(self) -> Engine:
         self.starts += 1
         step = self._script.pop(0) if self._script else 0.0
         if isinstance(step, BaseException):
@@ -61,11 +59,11 @@ class Spawner:
             self.cleaned = True
             raise
         self.engines.append(Engine(1000 + self.starts, self._stop_s))
-        return cast(EngineProcess, self.engines[-1])
+        return self.engines[-1]
 
 
-def supervisor(spawn: Spawner, *, keep_alive_s: float = -1, load_timeout_s: float = 5.0) -> Supervisor:
-    return Supervisor("m", spawn, keep_alive_s=keep_alive_s, load_timeout_s=load_timeout_s)
+def supervisor(spawn: Spawner, *, keep_alive_s: float = -1, load_timeout_s: float = 5.0) -> Supervisor[Engine]:
+    return Supervisor("the model m", spawn, keep_alive_s=keep_alive_s, load_timeout_s=load_timeout_s)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -75,7 +73,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def use(s: Supervisor, seconds: float = 0.0) -> int:
+async def use(s: Supervisor[Engine], seconds: float = 0.0) -> int:
     async with s.lease(5.0) as engine:
         await asyncio.sleep(seconds)
         return engine.pid
@@ -121,11 +119,11 @@ async def test_a_waiter_that_leaves_just_as_the_load_ends(turns: int) -> None:
     """`asyncio.wait_for` of Python 3.11 swallowed such a cancellation: the request went on for nobody."""
     loaded = asyncio.Event()
 
-    async def spawn() -> EngineProcess:
+    async def spawn() -> Engine:
         await loaded.wait()
-        return cast(EngineProcess, Engine(1))
+        return Engine(1)
 
-    s = Supervisor("m", spawn, keep_alive_s=-1, load_timeout_s=5.0)
+    s = Supervisor("the model m", spawn, keep_alive_s=-1, load_timeout_s=5.0)
     waiter = asyncio.create_task(use(s, 0.2))
     await asyncio.sleep(0.01)
     loaded.set()
@@ -289,9 +287,9 @@ async def test_leases_and_unloading_race() -> None:
     async def client(i: int) -> None:
         for k in range(15):
             async with s.lease(5.0) as engine:
-                assert not cast(Engine, engine).stopped.is_set()
+                assert not engine.stopped.is_set()
                 await asyncio.sleep(0.001 * ((i + k) % 3))
-                assert not cast(Engine, engine).stopped.is_set()
+                assert not engine.stopped.is_set()
             await asyncio.sleep(0.001 * ((i * k) % 5))
 
     await asyncio.gather(*(client(i) for i in range(4)))
@@ -310,7 +308,7 @@ async def test_a_lease_just_after_the_time_is_up(turns: int) -> None:
         await asyncio.sleep(0)
     async with s.lease(5.0) as engine:
         await asyncio.sleep(0.02)
-        assert not cast(Engine, engine).stopped.is_set()
+        assert not engine.stopped.is_set()
     await s.close()
 
 
@@ -345,7 +343,7 @@ async def test_closing_waits_for_the_requests_under_way() -> None:
     async def request() -> None:
         async with s.lease(5.0) as engine:
             await asyncio.sleep(0.1)
-            finished.append(cast(Engine, engine).stopped.is_set())
+            finished.append(engine.stopped.is_set())
 
     task = asyncio.create_task(request())
     await until(lambda: s.status == "ready")
