@@ -66,6 +66,20 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the completion must be, exactly.
+
+    Attributes:
+        source: a JSON schema as JSON; a regular expression; a grammar in Lark's or llama.cpp's own notation.
+        param: the field of the request that brought it.
+    """
+
+    kind: Literal["json_schema", "regex", "lark", "gbnf"]
+    source: str
+    param: str = "response_format"
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One inference request, whatever dialect it came in.
 
@@ -85,6 +99,7 @@ class Request:
         key: name of the API key that it came with; empty: none.
         declared: data classes that its header, its body or its key names, besides what is found in its text.
         continue_on_break: after a provider broke off, a local model may go on from the text so far.
+        grammar: what the completion must be; None: anything.
         continuation: that text: the completion goes on from it, and does not repeat it.
     """
 
@@ -106,6 +121,7 @@ class Request:
     continue_on_break: bool = False
     continuation: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    grammar: Grammar | None = None
 
     @property
     def choices(self) -> int:

@@ -99,6 +99,24 @@ class Model:
         bos = self.special_text("bos")
         return bool(bos) and text.startswith(bos)
 
+    def grammar_tokenizer(self) -> Any:
+        """llguidance's tokenizer of this vocabulary; takes 0.4 s for 50,000 tokens."""
+        from llguidance import LLTokenizer
+
+        # Its mark for tokens that are no text: in a grammar they can only be named, never spelled.
+        words = [b"\xff" + self.piece(t) if self._is_control(t) else self.piece(t) for t in range(self.n_vocab)]
+        tokenize = ctypes.cast(llama._lib.llama_tokenize, ctypes.c_void_p).value
+        return LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]  # its stubs leave it out
+            tokens=words, vocab_ptr=self._vocab, tokenize_fptr=tokenize, eos_token=sorted(self.eog), slices=None
+        )
+
+    def _is_control(self, token: int) -> bool:
+        attributes = llama.llama_vocab_get_attr(self._vocab, token)
+        if attributes & llama.LLAMA_TOKEN_ATTR_USER_DEFINED:
+            piece = self.piece(token)
+            return piece.startswith(b"<") and piece.endswith(b">")
+        return bool(attributes & llama.LLAMA_TOKEN_ATTR_CONTROL)
+
     def start_tokens(self) -> list[int]:
         """What an empty prompt begins with: BOS, or else EOS, which ends a text and so begins one."""
         for token in (llama.llama_vocab_bos(self._vocab), llama.llama_vocab_eos(self._vocab)):

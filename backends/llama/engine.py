@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from backends.llama import sampling
 from backends.llama.bindings import Context, Model
@@ -51,6 +52,7 @@ class Engine:
         self._inbox: list[Job | str] = []
         self._abortable: frozenset[str] = frozenset()
         self._closed = False
+        self._beside = ThreadPoolExecutor(1, "masks")
 
     @property
     def idle(self) -> bool:
@@ -99,8 +101,11 @@ class Engine:
             return
         rows = self._fill_batch(plan)
         decoding = self._clock()
+        masks = self._fill_masks(rows)
         done = self._decode(plan)
         decoded = self._clock()
+        if masks:
+            masks.result()
         if done:
             self._advance(plan, rows, out)
             self.scheduler.cost.observe(plan.n_decode, plan.prompt_parts, decoded - decoding)
@@ -183,6 +188,18 @@ class Engine:
                 rows.append(s)
         return rows
 
+    def _fill_masks(self, rows: list[Sequence]) -> Future[None] | None:
+        """What each constrained sequence may say next, found out while the model computes."""
+        wanted = [c for s in rows if (choice := self._by_key.get(s.key)) and (c := choice.constraint)]
+        if not wanted:
+            return None
+
+        def fill() -> None:
+            for constraint in wanted:
+                constraint.fill()
+
+        return self._beside.submit(fill)
+
     def _decode(self, plan: Step) -> bool:
         if plan.expected_s > ABORTABLE_S:
             with self._wake:
@@ -207,7 +224,7 @@ class Engine:
             if choice is None:
                 continue  # a sibling's failure ended its job in this very step
             try:
-                chosen = choice.sampler.sample(logits[row])
+                chosen = choice.sample(logits[row])
             except ArithmeticError as e:
                 out.append((s.key[0], Failed(f"The model failed: {e}.")))
                 self._remove(self._jobs[s.key[0]])

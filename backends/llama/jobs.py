@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from backends.llama import sampling
 from backends.llama.bindings import Model
+from backends.llama.grammar import Constraint
 from backends.llama.sampling import Sampler
 from backends.llama.scheduler import Sequence
 from backends.llama.text import TextAssembler
@@ -14,13 +15,19 @@ from backends.types import Chunk, FinishReason, Sampling, TokenLogprob
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A tokenised request. `generated`: for each choice, tokens that another engine already produced."""
+    """A tokenised request.
+
+    Attributes:
+        generated: for each choice, tokens that another engine already produced.
+        constraint: what each choice must be, at its beginning.
+    """
 
     id: str
     prompts: tuple[list[int], ...]
     n: int
     params: Sampling
     generated: dict[int, list[int]] = field(default_factory=dict)
+    constraint: Constraint | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -32,6 +39,7 @@ class Choice:
     sampler: Sampler
     text: TextAssembler
     last: int  # length of prompt and completion together at which the context is full
+    constraint: Constraint | None = None
 
     @classmethod
     def begin(cls, model: Model, job: Job, index: int, n_ctx: int, now: float) -> Choice:
@@ -42,11 +50,22 @@ class Choice:
         sequence = Sequence((job.id, index), prompt + generated, len(prompt), limit, now)
         banned = sorted(model.eog) if job.params.ignore_eos else ()
         sampler = Sampler(job.params, choice=index, prompt=prompt, banned=banned)
-        choice = cls(index, sequence, sampler, TextAssembler(job.params.stop), n_ctx)
+        constraint = job.constraint.copy() if job.constraint else None
+        choice = cls(index, sequence, sampler, TextAssembler(job.params.stop), n_ctx, constraint)
         sampler.resume(generated)
+        if constraint and generated:
+            constraint.take(generated)
         for token in generated:
             choice.text.push(model.shown(token))
         return choice
+
+    def sample(self, logits: sampling.Logits) -> sampling.Choice:
+        """The next token from its row of logits. Raises ArithmeticError: there is none."""
+        if self.constraint is None:
+            return self.sampler.sample(logits)
+        chosen = self.sampler.sample(logits, self.constraint.blocked())
+        self.constraint.take([chosen.token])
+        return chosen
 
     def take(self, model: Model, chosen: sampling.Choice) -> Chunk:
         """The sampled token joins the sequence: to text, and to the end of the choice if it is one."""
@@ -59,7 +78,7 @@ class Choice:
             reason = "stop"
         else:
             text, ready, stopped = self.text.push(model.shown(token), self._logprobs(model, chosen))
-            if stopped:
+            if stopped or (self.constraint and self.constraint.done):
                 reason = "stop"
             elif s.generated >= s.max_tokens or len(s.tokens) >= self.last:
                 reason = "length"

@@ -5,15 +5,24 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends.errors import BackendError, ContextLengthExceeded, InvalidRequest
 from backends.llama import protocol
 from backends.llama.bindings import Model
+from backends.llama.grammar import Constraint, Grammars
 from backends.llama.jobs import Job
 from backends.llama.template import ChatTemplate
+from backends.types import Grammar
 
 MAX_PREPARED = 512
+
+
+class Prompts(NamedTuple):
+    """What was prepared for one request."""
+
+    tokens: tuple[list[int], ...]
+    constraint: Constraint | None
 
 
 class Preparer:
@@ -25,9 +34,10 @@ class Preparer:
         self._n_ctx = n_ctx
         self._provided = provided
         self._lock = threading.Lock()
-        self._prepared: OrderedDict[str, tuple[list[int], ...]] = OrderedDict()
+        self._prepared: OrderedDict[str, Prompts] = OrderedDict()
         source = model.chat_template()
         bos, eos = model.special_text("bos"), model.special_text("eos")
+        self._grammars = Grammars(model.grammar_tokenizer, model.n_vocab)
         self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
 
     def prepare(self, message: Mapping[str, Any]) -> protocol.Prepared:
@@ -40,8 +50,10 @@ class Preparer:
             raise ContextLengthExceeded(
                 longest, self._n_ctx, param="messages" if message["kind"] == "chat" else "prompt"
             )
+        grammar = message.get("grammar")
+        constraint = self._grammars.compile(Grammar(**grammar)) if grammar else None
         with self._lock:
-            self._prepared[message["id"]] = prompts
+            self._prepared[message["id"]] = Prompts(prompts, constraint)
             while len(self._prepared) > MAX_PREPARED:
                 self._prepared.popitem(last=False)
         cached = sum(map(self._provided, prompts))
@@ -56,11 +68,11 @@ class Preparer:
                 param="logit_bias",
             )
         with self._lock:
-            prompts = self._prepared.pop(message["id"], None)
-        if prompts is None:
+            prepared = self._prepared.pop(message["id"], None)
+        if prepared is None:
             raise BackendError("The request was not prepared, or too long ago.", code="not_prepared")
         generated = {int(i): list(tokens) for i, tokens in message.get("generated", {}).items()}
-        return Job(message["id"], prompts, message["n"], params, generated)
+        return Job(message["id"], prepared.tokens, message["n"], params, generated, prepared.constraint)
 
     def forget(self, request_id: str) -> None:
         """The client went away before its request was submitted."""

@@ -64,12 +64,17 @@ class Sampler:
         for token in generated:
             self._note(token)
 
-    def sample(self, logits: Logits) -> Choice:
+    def sample(self, logits: Logits, blocked: NDArray[np.bool_] | None = None) -> Choice:
         """The next token from one row of logits, shape [n_vocab]. The row is scratch: it may be changed.
+
+        Args:
+            blocked: True for tokens that must not be chosen, whatever their logit.
 
         Raises ArithmeticError if the logits are not finite.
         """
-        x = logits if self._plain else self._adjusted(logits)
+        x = logits if self._plain and blocked is None else self._adjusted(logits)
+        if blocked is not None:
+            np.copyto(x, -np.inf, where=blocked)
         likeliest = int(x.argmax())  # NaN wins argmax
         if not math.isfinite(x[likeliest]):
             raise ArithmeticError("the model computed logits that are not finite")

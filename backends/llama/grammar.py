@@ -1,0 +1,170 @@
+"""What a completion must look like, enforced on the logits: schemas and grammars through llguidance.
+
+A `Grammars` compiles, once for each source; each choice follows a `Constraint` of its own. The next mask is computed
+while the model computes: llguidance lets go of the interpreter's lock, and most masks take microseconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from backends.errors import InvalidRequest
+from backends.types import Grammar
+
+MOST_SOURCE_BYTES = 256 * 1024
+KEPT = 64  # compiled grammars
+WHITESPACE = r"[ \n]{0,20}"
+"""Between the tokens of JSON. Unbounded, a small model at a high temperature would go on with it for ever."""
+
+Blocked = NDArray[np.bool_]
+
+
+class Grammars:
+    """The grammars of one model. Thread-safe.
+
+    Args:
+        tokenizer: makes llguidance's tokenizer; called once, when the first grammar is asked for (about a second).
+        n_vocab: tokens that the model knows.
+    """
+
+    def __init__(self, tokenizer: Callable[[], Any], n_vocab: int) -> None:
+        self._make_tokenizer = tokenizer
+        self._tokenizer: Any = None
+        self._n_vocab = n_vocab
+        self._lock = threading.Lock()
+        self._compiled: OrderedDict[Grammar, Any] = OrderedDict()
+
+    def compile(self, grammar: Grammar) -> Constraint:
+        """A constraint at its beginning.
+
+        Raises:
+            InvalidRequest: it cannot be enforced; the message names the keyword, or the place.
+        """
+        if len(grammar.source.encode()) > MOST_SOURCE_BYTES:
+            raise _refused(grammar, f"it is longer than {MOST_SOURCE_BYTES >> 10} KB")
+        with self._lock:
+            compiled = self._compiled.get(grammar)
+            if compiled is None:
+                compiled = self._compiled[grammar] = self._compile(grammar)
+            self._compiled.move_to_end(grammar)
+            while len(self._compiled) > KEPT:
+                self._compiled.popitem(last=False)
+        return Constraint(compiled.deep_copy(), self._n_vocab)
+
+    def _compile(self, grammar: Grammar) -> Any:
+        import llguidance
+
+        if self._tokenizer is None:
+            self._tokenizer = self._make_tokenizer()
+        limits = llguidance.LLParserLimits(verbose_errors=False)
+        matcher = llguidance.LLMatcher(self._tokenizer, _source(grammar), log_level=0, limits=limits)
+        if matcher.is_error():
+            raise _refused(grammar, _reason(matcher.get_error()))
+        # What compiles may still allow nothing: a reference that only leads to itself.
+        first = Constraint(matcher.deep_copy(), self._n_vocab)
+        try:
+            impossible = bool(first.blocked().all())
+        except ArithmeticError:
+            impossible = True
+        if impossible:
+            raise _refused(grammar, "nothing can satisfy it")
+        return matcher
+
+
+class Constraint:
+    """One completion's way through a grammar. Belongs to the engine's thread, but for `fill`."""
+
+    def __init__(self, matcher: Any, n_vocab: int) -> None:
+        self._matcher = matcher
+        self._mask = np.zeros(-(-n_vocab // 32), np.int32)
+        self._n_vocab = n_vocab
+        self._blocked: Blocked = np.zeros(n_vocab, np.bool_)
+        self._filled = False
+
+    def copy(self) -> Constraint:
+        """Another completion's, from here on."""
+        return Constraint(self._matcher.deep_copy(), self._n_vocab)
+
+    @property
+    def done(self) -> bool:
+        """Nothing can follow any more: the completion is whole."""
+        return bool(self._matcher.is_stopped())
+
+    def fill(self) -> None:
+        """Computes the next mask, if it has not been. May run in another thread while the model computes."""
+        if not self._filled:
+            self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
+            self._filled = True
+
+    def blocked(self) -> Blocked:
+        """True for each token [n_vocab] that must not come next. Valid until the next token is taken.
+
+        Raises:
+            ArithmeticError: the grammar got too complex on the way.
+        """
+        self.fill()
+        if self._matcher.is_error():
+            raise ArithmeticError(f"the grammar cannot be followed further: {_reason(self._matcher.get_error())}")
+        bits = np.unpackbits(self._mask.view(np.uint8), count=self._n_vocab, bitorder="little")
+        return np.equal(bits, 0, out=self._blocked)
+
+    def take(self, tokens: Sequence[int]) -> None:
+        """These tokens were chosen.
+
+        Raises:
+            ArithmeticError: one of them was not allowed.
+        """
+        self._filled = False
+        if not self._matcher.consume_tokens(list(tokens)):
+            raise ArithmeticError(f"the completion left its grammar: {_reason(self._matcher.get_error())}")
+
+
+def _source(grammar: Grammar) -> str:
+    """llguidance's own form.
+
+    Raises:
+        InvalidRequest: it is no JSON, or no grammar at all.
+    """
+    from llguidance import LLMatcher
+    from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
+
+    try:
+        match grammar.kind:
+            case "json_schema":
+                return str(
+                    LLMatcher.grammar_from_json_schema(grammar.source, overrides={"whitespace_pattern": WHITESPACE})
+                )
+            case "regex":
+                return str(LLMatcher.grammar_from_regex(grammar.source))
+            case "lark":
+                return str(LLMatcher.grammar_from_lark(grammar.source))
+            case "gbnf":
+                return str(LLMatcher.grammar_from_lark(any_to_lark(grammar.source)))
+    except GbnfToLarkError as error:
+        raise _refused(grammar, str(error)) from None
+    except ValueError as error:
+        raise _refused(grammar, _reason(str(error))) from None
+
+
+def _reason(error: str) -> str:
+    """Its first line, short: what follows is the state of a parser."""
+    words = error.replace("<non-verbose/>", "").split()
+    return " ".join(words)[:300].rstrip(".") or "it is not understood"
+
+
+def _refused(grammar: Grammar, why: str) -> InvalidRequest:
+    what = {"json_schema": "JSON schema", "regex": "regular expression"}.get(grammar.kind, "grammar")
+    return InvalidRequest(f"The {what} cannot be enforced: {why}.", param=grammar.param, code="unsupported_schema")
+
+
+def canonical(schema: object) -> str:
+    """A schema as the text that is compiled, and by which it is found again; key order is kept, since it is the order
+    in which properties are written."""
+    return orjson.dumps(schema).decode()
