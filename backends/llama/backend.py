@@ -58,7 +58,7 @@ class LlamaBackend:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        return frozenset({"logprobs"})
+        return frozenset({"logprobs", "structured_output"})
 
     @property
     def created(self) -> int:

@@ -78,6 +78,7 @@ def prepare(request: Request) -> dict[str, Any]:
         "prompts": list(request.prompts),
         "template_kwargs": dict(request.template_kwargs),
         "continuation": request.continuation,
+        "grammar": asdict(request.grammar) if request.grammar else None,
     }
 
 
