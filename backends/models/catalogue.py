@@ -11,8 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
+from backends.errors import BadModelFile
 from backends.models.errors import StoreError
-from backends.models.store import SamplingDefaults, check_name
+from backends.models.store import LLM, SamplingDefaults, check_name
+from backends.onnx.manifest import Manifest, read_manifest
 from backends.types import Sampling
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -60,7 +62,27 @@ class FileSource:
         return f"file: {self.path}"
 
 
-Source = HubSource | IndexSource | FileSource
+@dataclass(frozen=True, slots=True)
+class BundledSource:
+    """A file that outstation itself carries."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return "outstation itself"
+
+
+Source = HubSource | IndexSource | FileSource | BundledSource
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFile:
+    """One file of a model of several; `sources` are tried in this order."""
+
+    name: str
+    size: int
+    sha256: str
+    sources: tuple[Source, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +90,12 @@ class Entry:
     """One known model.
 
     Attributes:
-        role: what it is for; `llm` so far.
-        size: bytes of the file.
+        role: `llm`, or the task of a small model's manifest.
+        size: bytes of all its files.
+        sha256: of the one that is computed.
         sampling: the defaults recommended by its authors, by the names of `backends.types.Sampling`.
-        sources: tried in this order.
+        sources: of an LLM's file, tried in this order.
+        files, manifest: of a small model.
     """
 
     name: str
@@ -84,6 +108,8 @@ class Entry:
     context_length: int
     sampling: SamplingDefaults
     sources: tuple[Source, ...]
+    files: tuple[EntryFile, ...] = ()
+    manifest: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +129,7 @@ class Catalogue:
         names = [entry.name for entry in self.entries]
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
         hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."
-        raise StoreError(f"The catalogue has no model {name!r}. {hint} A URL or the path of a GGUF file works as well.")
+        raise StoreError(f"The catalogue has no model {name!r}. {hint} A URL or a path works as well.")
 
 
 def load_catalogue() -> Catalogue:
@@ -111,12 +137,18 @@ def load_catalogue() -> Catalogue:
     return parse_catalogue(resources.files("backends.models").joinpath("catalogue.toml").read_text("utf-8"))
 
 
-def parse_catalogue(text: str) -> Catalogue:
-    """Raises `StoreError` that names the entry at fault."""
+def bundled() -> Path:
+    """The folder of what the product carries itself: by small model its manifest, and files that no source has."""
+    return Path(str(resources.files("backends.models").joinpath("bundled")))
+
+
+def parse_catalogue(text: str, manifests: Path | None = None) -> Catalogue:
+    """The catalogue; `manifests` in place of `bundled()`. Raises `StoreError` that names the entry at fault."""
+    folder = manifests or bundled()
     try:
         tables = tomllib.loads(text)["model"]
-        entries = tuple(_entry(table) for table in tables)
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        entries = tuple(_llm(table) if table["role"] == LLM else _small(table, folder) for table in tables)
+    except (tomllib.TOMLDecodeError, BadModelFile, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"The model catalogue is damaged: {error}. Install outstation again.") from error
     if len({entry.name for entry in entries}) < len(entries):
         raise StoreError("The model catalogue names a model twice. Install outstation again.")
@@ -131,7 +163,7 @@ def check_sha256(text: str) -> str:
     return lowered
 
 
-def _entry(table: Mapping[str, Any]) -> Entry:
+def _llm(table: Mapping[str, Any]) -> Entry:
     name = check_name(table["name"])
     sampling = dict(table["sampling"])
     if unknown := sampling.keys() - {field.name for field in fields(Sampling)}:
@@ -147,6 +179,37 @@ def _entry(table: Mapping[str, Any]) -> Entry:
         context_length=int(table["context_length"]),
         sampling=cast("SamplingDefaults", sampling),
         sources=tuple(_source(name, source) for source in table["source"]),
+    )
+
+
+def _small(table: Mapping[str, Any], folder: Path) -> Entry:
+    """What a small model's manifest says is not said again: role, licence, sizes and hashes are its."""
+    name = check_name(table["name"])
+    manifest = read_manifest(folder / name)
+    if (manifest.name, manifest.task) != (name, table["role"]):
+        raise ValueError(f"{name}: its manifest is of {manifest.name!r} for {manifest.task}")
+    sources = {
+        str(row["name"]): tuple(_source(name, source) for source in row["source"]) for row in table.get("file", ())
+    }
+    if unknown := sources.keys() - manifest.files.keys():
+        raise ValueError(f"{name}: its manifest has no file {', '.join(sorted(unknown))}")
+    files = tuple(
+        EntryFile(file, known.size, known.sha256, sources.get(file) or (BundledSource(folder / name / file),))
+        for file, known in manifest.files.items()
+    )
+    return Entry(
+        name=name,
+        description=manifest.description,
+        role=manifest.task,
+        quantization=str(table.get("quantization", "")),
+        size=sum(file.size for file in files),
+        sha256=manifest.files[manifest.graph].sha256,
+        licence=manifest.licence,
+        context_length=manifest.tokenizer.max_tokens if manifest.tokenizer else 0,
+        sampling={},
+        sources=(),
+        files=files,
+        manifest=manifest,
     )
 
 

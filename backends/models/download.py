@@ -6,27 +6,26 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from backends.errors import BadModelFile
-from backends.models.catalogue import Entry, FileSource, HubSource, IndexSource, Source
-from backends.models.errors import NotInStore, PullFailed, StoreError
-from backends.models.http_source import HttpDownload, redacted
-from backends.models.index_source import IndexDownload, copy
-from backends.models.progress import Event, Installed, Progress, SourceError, SourceFailed, Trying
+from backends.models.catalogue import Entry, IndexSource, Source
+from backends.models.errors import NotInStore, StoreError
+from backends.models.fetch import Means, Wanted, fetch, hash_file, label_of
+from backends.models.progress import Event, Installed
 from backends.models.store import LocalModel, Origin, SamplingDefaults, Store, resume_record
 
-_BLOCK: Final = 1 << 22
-_RESERVE: Final = 64 << 20  # bytes left free on the disk for everything else
+__all__ = ["RESERVE", "Target", "hash_file", "largest_wheel", "pull"]
+
+RESERVE: Final = 64 << 20
+"""Bytes left free on the disk for everything else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model to bring in. Without `sha256` the file is only checked for being a whole GGUF file."""
+    """An LLM to bring in. Without `sha256` the file is only checked for being a whole GGUF file."""
 
     name: str
     sources: tuple[Source, ...]
@@ -58,18 +57,23 @@ def pull(store: Store, target: Target, *, force: bool = False, pip: Sequence[str
     part = store.part(target.name)
     with _locked(part, target.name):
         store.prepare(_needed(target, part))
-        yield from _try_all(store, target, part, pip)
+
+        def take(source: Source, digest: str) -> LocalModel:
+            origin = Origin(label_of(source), digest, target.licence, target.sampling, target.sha256 is not None)
+            model = store.add(target.name, part, origin)
+            resume_record(part).unlink(missing_ok=True)
+            return model
+
+        wanted = Wanted(target.name, target.sources, part, target.sha256, target.size)
+        model = yield from fetch(wanted, Means(store.prepare, pip), take)
+        yield Installed(model, fetched=True)
 
 
-def hash_file(path: Path) -> Generator[Progress, None, str]:
-    """Progress of reading the file; returns its SHA-256 in hexadecimal."""
-    digest, done, size = hashlib.sha256(), 0, path.stat().st_size
-    with path.open("rb") as file:
-        while data := file.read(_BLOCK):
-            digest.update(data)
-            done += len(data)
-            yield Progress("checking", done, size)
-    return digest.hexdigest()
+def largest_wheel(sources: Sequence[Source]) -> int:
+    """Bytes of the largest wheel that may lie beside the file while it comes."""
+    return max(
+        (piece.size for source in sources if isinstance(source, IndexSource) for piece in source.parts), default=0
+    )
 
 
 def _present(store: Store, target: Target) -> LocalModel | None:
@@ -79,88 +83,21 @@ def _present(store: Store, target: Target) -> LocalModel | None:
     except (NotInStore, StoreError):
         return None
     if target.sha256 is None:
-        raise StoreError(
-            f"A model {target.name!r} is already there (from {model.source or 'an unknown source'}). "
-            "Choose another --name, remove it with `outstation rm`, or replace it with --force."
-        )
+        raise StoreError(already_there(model))
     return model if model.sha256 == target.sha256 else None
+
+
+def already_there(model: LocalModel) -> str:
+    """Why another model of that name is not put in its place."""
+    return (
+        f"A model {model.name!r} is already there (from {model.source or 'an unknown source'}). "
+        "Choose another --name, remove it with `outstation rm`, or replace it with --force."
+    )
 
 
 def _needed(target: Target, part: Path) -> int:
     """Bytes that must be free: the rest of the file, and room for the largest wheel that may be beside it."""
-    wheels = [piece.size for source in target.sources if isinstance(source, IndexSource) for piece in source.parts]
-    return max(0, (target.size or 0) - part.stat().st_size) + max(wheels, default=0) + _RESERVE
-
-
-def _try_all(store: Store, target: Target, part: Path, pip: Sequence[str] | None) -> Iterator[Event]:
-    failures = []
-    for source in target.sources:
-        label = redacted(source.url) if isinstance(source, HubSource) else str(source)
-        yield Trying(label)
-        try:
-            yield from _fetch(store, source, target, part, pip)
-            yield (yield from _install(store, target, part, label))
-            return
-        except (SourceError, BadModelFile) as error:
-            failures.append((label, str(error)))
-            yield SourceFailed(label, str(error))
-    lines = "".join(f"\n  {label}: {reason}" for label, reason in failures)
-    raise PullFailed(f"{target.name} could not be fetched.{lines}")
-
-
-def _fetch(store: Store, source: Source, target: Target, part: Path, pip: Sequence[str] | None) -> Iterator[Progress]:
-    try:
-        match source:
-            case HubSource(url):
-                hash_known = target.sha256 is not None
-                yield from HttpDownload(url, part, target.size, hash_known, store.prepare).run()
-            case IndexSource():
-                yield from IndexDownload(source, part, target.size, pip).run()
-            case FileSource(path):
-                yield from _copy_file(store, path, part)
-    except OSError as error:
-        raise StoreError(f"{part} cannot be written: {error.strerror or error}.") from error
-
-
-def _copy_file(store: Store, path: Path, part: Path) -> Iterator[Progress]:
-    resume_record(part).unlink(missing_ok=True)
-    try:
-        if not path.is_file():
-            raise SourceError(f"There is no file {path}.")
-        source = path.open("rb")
-    except OSError as error:
-        raise SourceError(f"It cannot be read: {error.strerror or error}.") from error
-    with source, part.open("r+b") as out:
-        out.truncate(0)
-        size = path.stat().st_size
-        store.prepare(size)
-        yield from copy(source, out, Progress("copying", 0, size))
-
-
-def _install(store: Store, target: Target, part: Path, label: str) -> Generator[Progress, None, Installed]:
-    """Check the received file and move it into the store. A file that fails is deleted: no resumption can mend it."""
-    digest = yield from hash_file(part)
-    if target.sha256 is not None and digest != target.sha256:
-        _clear(part)
-        raise SourceError(
-            f"The file's SHA-256 is {digest}, not {target.sha256}: it is another file, or was altered on its way. "
-            "It was deleted."
-        )
-    origin = Origin(label, digest, target.licence, target.sampling, verified=target.sha256 is not None)
-    try:
-        model = store.add(target.name, part, origin)
-    except BadModelFile:
-        _clear(part)
-        raise
-    resume_record(part).unlink(missing_ok=True)
-    return Installed(model, fetched=True)
-
-
-def _clear(part: Path) -> None:
-    # Emptied, not deleted: the lock is on this very file.
-    with part.open("r+b") as file:
-        file.truncate(0)
-    resume_record(part).unlink(missing_ok=True)
+    return max(0, (target.size or 0) - part.stat().st_size) + largest_wheel(target.sources) + RESERVE
 
 
 @contextlib.contextmanager

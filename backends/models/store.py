@@ -1,81 +1,29 @@
-"""The models on this box: `<home>/models/NAME.gguf`, each with a manifest `NAME.json` that is written last.
+"""The models on this box: `<home>/models/NAME.gguf`, each with a manifest `NAME.json` that is written last; and small
+models, `<home>/models/NAME/`, which `folders` looks after.
 
 A model file without its manifest is one whose installation did not finish, and is never served.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import re
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from backends.errors import BadModelFile
+from backends.models import folders
+from backends.models.disk import sync, write
 from backends.models.errors import NotInStore, StoreError
 from backends.models.gguf import GGUFInfo, read_gguf
+from backends.models.local import LLM, LocalModel, Origin, SamplingDefaults, again, check_name, is_name
+from backends.onnx.manifest import Manifest
 
-SamplingDefaults = Mapping[str, float | int]
-"""Names of `backends.types.Sampling` fields with the values that the model's authors recommend."""
+__all__ = ["LLM", "LocalModel", "Origin", "SamplingDefaults", "Store", "check_name"]
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _MAX_MANIFEST = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class LocalModel:
-    """A model whose file is whole and on this box.
-
-    Attributes:
-        sha256: of the file, lower-case hexadecimal, computed when it was added.
-        size: bytes.
-        sampling: defaults recommended by its authors, by the names of `backends.types.Sampling`.
-        created: Unix time (s) at which it was added.
-        source: where it came from, for people.
-        verified: the hash was compared with one known beforehand, not just computed.
-    """
-
-    name: str
-    path: Path
-    sha256: str
-    size: int
-    licence: str
-    sampling: SamplingDefaults
-    created: int
-    source: str = ""
-    verified: bool = False
-    architecture: str = ""
-    quantization: str = ""
-    context_length: int = 0
-    parameters: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What is known about a file from elsewhere than the file: where it came from and how to use it."""
-
-    source: str
-    sha256: str
-    licence: str = ""
-    sampling: SamplingDefaults = field(default_factory=dict)
-    verified: bool = False
-
-
-def check_name(name: str) -> str:
-    """The name itself. Raises `StoreError` if it cannot name a model (it becomes a file's name)."""
-    if name == "auto":
-        raise StoreError("'auto' is the name by which the gateway chooses a model itself; choose another.")
-    if not _NAME.fullmatch(name) or name.endswith((".gguf", ".json", ".part")):
-        raise StoreError(
-            f"{name[:80]!r} cannot name a model: use lower-case letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit, and no ending such as .gguf."
-        )
-    return name
 
 
 class Store:
@@ -92,6 +40,14 @@ class Store:
         """Where an unfinished download of it is kept."""
         return self.folder / f"{check_name(name)}.gguf.part"
 
+    def place(self, name: str) -> Path:
+        """Where the small model's folder is or would be."""
+        return self.folder / check_name(name)
+
+    def staging(self, name: str) -> Path:
+        """The folder in which a small model's files gather until all are there."""
+        return self.folder / f"{check_name(name)}.part"
+
     def list(self) -> tuple[LocalModel, ...]:
         """Every whole model, by name. Damaged ones are left out: `problems` names them."""
         return self._scan()[0]
@@ -103,17 +59,19 @@ class Store:
     def get(self, name: str) -> LocalModel:
         """The model of that name. Raises `NotInStore`, or `StoreError` if it is damaged."""
         file, manifest = self.path(name), self._manifest(name)
+        if self.place(name).is_dir():
+            return folders.load(self.place(name), name)
         if not manifest.exists():
             if file.exists():
-                raise StoreError(f"{file} has no manifest: its installation did not finish. {_again(name)}")
+                raise StoreError(f"{file} has no manifest: its installation did not finish. {again(name)}")
             raise NotInStore(f"No model {name!r} is on this box. `outstation pull {name}` fetches it, if it is known.")
         model = self._load(name, manifest)
         try:
             size = file.stat().st_size
         except OSError:
-            raise StoreError(f"The file of {name!r} is missing: {file}. {_again(name)}") from None
+            raise StoreError(f"The file of {name!r} is missing: {file}. {again(name)}") from None
         if size != model.size:
-            raise StoreError(f"{file} has {size:,} bytes, but was added with {model.size:,}. {_again(name)}")
+            raise StoreError(f"{file} has {size:,} bytes, but was added with {model.size:,}. {again(name)}")
         return model
 
     def add(self, name: str, part: Path, origin: Origin, *, created: int | None = None) -> LocalModel:
@@ -124,15 +82,32 @@ class Store:
         info = read_gguf(part)
         model = _local(name, self.path(name), info, origin, int(time.time()) if created is None else created)
         try:
-            _sync(part)
+            sync(part)
             # Without a manifest for a moment rather than with the old one: a crash here must not leave a lie.
             self._manifest(name).unlink(missing_ok=True)
+            folders.remove(self.place(name))
             part.replace(model.path)
-            _write(self._manifest(name), _dump(model))
-            _sync(self.folder)
+            write(self._manifest(name), _dump(model))
+            sync(self.folder)
         except OSError as error:
             raise StoreError(f"{model.path} cannot be written: {error.strerror or error}.") from error
         return model
+
+    def add_folder(self, staged: Path, manifest: Manifest, origin: Origin, *, created: int | None = None) -> LocalModel:
+        """Move a folder (on the same file system) with a small model's files, each of the size and hash that the
+        manifest says, into the store, replacing a model of that name.
+
+        Raises `BadModelFile` if a file is not what it should be (`staged` is left alone then), `StoreError` on the
+        disk's.
+        """
+        place = self.place(manifest.name)
+        folders.check_files(staged, manifest)
+        try:
+            self._manifest(manifest.name).unlink(missing_ok=True)
+            self.path(manifest.name).unlink(missing_ok=True)
+            return folders.install(place, staged, manifest, origin, int(time.time()) if created is None else created)
+        except OSError as error:
+            raise StoreError(f"{place} cannot be written: {error.strerror or error}.") from error
 
     def remove(self, name: str) -> LocalModel | None:
         """Delete the model, its manifest and any unfinished download. Returns what it was, None if damaged.
@@ -142,7 +117,7 @@ class Store:
         try:
             model: LocalModel | None = self.get(name)
         except NotInStore:
-            if not self.part(name).exists():
+            if not self.part(name).exists() and not self.staging(name).exists():
                 raise
             model = None
         except StoreError:
@@ -151,7 +126,9 @@ class Store:
             # The manifest first: what is left of an interrupted removal is then never served.
             for path in (self._manifest(name), self.path(name), self.part(name), resume_record(self.part(name))):
                 path.unlink(missing_ok=True)
-            shutil.rmtree(wheel_folder(self.part(name)), ignore_errors=True)
+            folders.remove(self.place(name))
+            for folder in (self.staging(name), wheel_folder(self.part(name))):
+                shutil.rmtree(folder, ignore_errors=True)
         except OSError as error:
             raise StoreError(f"{name!r} cannot be removed: {error.strerror or error}.") from error
         return model
@@ -177,7 +154,7 @@ class Store:
     def _scan(self) -> tuple[tuple[LocalModel, ...], tuple[str, ...]]:
         models, problems = [], []
         try:
-            names = sorted({path.stem for path in self.folder.iterdir() if path.suffix in (".gguf", ".json")})
+            names = sorted({name for path in self.folder.iterdir() if (name := _name_of(path))})
         except FileNotFoundError:
             return (), ()
         except OSError as error:
@@ -195,7 +172,7 @@ class Store:
                 data = json.loads(file.read(_MAX_MANIFEST))
             return _undump(data, name, self.path(name))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{manifest} is damaged ({error}). {_again(name)}") from error
+            raise StoreError(f"{manifest} is damaged ({error}). {again(name)}") from error
 
 
 def resume_record(part: Path) -> Path:
@@ -238,6 +215,7 @@ def _dump(model: LocalModel) -> bytes:
     data = asdict(model)
     del data["path"]  # the store may be moved as a whole
     data["pulled_at"] = data.pop("created")
+    del data["role"]  # a GGUF file has no other
     return json.dumps(data, indent=2).encode() + b"\n"
 
 
@@ -262,25 +240,8 @@ def _undump(data: Any, name: str, path: Path) -> LocalModel:
     )
 
 
-def _again(name: str) -> str:
-    return f"Fetch it again with `outstation pull {name}`, or delete it with `outstation rm {name}`."
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, and on the disk when it returns."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(data)
-        _sync(temporary)
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _name_of(path: Path) -> str:
+    """Of the model that the file or folder belongs to; empty: of none, or of one that is not there yet."""
+    if path.suffix in (".gguf", ".json"):
+        return path.stem
+    return path.name if is_name(path.name) and path.is_dir() else ""

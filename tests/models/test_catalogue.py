@@ -35,7 +35,7 @@ def test_what_ships_is_sound() -> None:
     assert default.size == 98_362_432
     assert default.sampling == {"temperature": 0.2, "top_p": 0.9}
     for known in catalogue.entries:
-        assert known.sources
+        assert known.sources or known.files
         assert known.licence
         for source in known.sources:
             if isinstance(source, HubSource):
