@@ -58,7 +58,7 @@ class LlamaBackend:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        return frozenset({"logprobs", "structured_output"})
+        return frozenset({"logprobs", "structured_output", "grammar"})
 
     @property
     def created(self) -> int:

@@ -12,6 +12,7 @@ from gateway.routes.answer import Answer
 from gateway.routes.inference import Inference, controls, outcome_of
 from gateway.schemas.chat import ChatRequest
 from gateway.schemas.parse import check, parse_json, read_body
+from gateway.schemas.structure import grammar_of
 from gateway.sse import ChatFrames
 
 PART_NEEDS = {"image_url": "vision", "input_audio": "audio", "file": "files"}
@@ -47,6 +48,7 @@ def chat_request(
         sampling=wire.sampling(max_tokens, (wire.top_logprobs or 0) if wire.logprobs else None),
         n=wire.n or 1,
         needs=frozenset(needs),
+        grammar=grammar_of(wire.response_format, raw.get("response_format"), wire.grammar),
         template_kwargs=wire.chat_template_kwargs or {},
         raw=raw,
         **controls(wire, http, key_classes),
@@ -86,6 +88,8 @@ def _field_needs(wire: ChatRequest) -> dict[str, str]:
         needs["tools"] = "tools" if wire.tools else "functions"
     if wire.response_format and wire.response_format.type != "text":
         needs["structured_output"] = "response_format"
+    if wire.grammar is not None:
+        needs["grammar"] = "grammar"
     if wire.modalities and "audio" in wire.modalities:
         needs["audio_output"] = "modalities"
     if wire.web_search_options is not None:
