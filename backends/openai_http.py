@@ -10,16 +10,16 @@ from typing import NamedTuple
 import httpx2
 
 from backends.errors import BackendError, DeadlineExceeded, EngineFailed, InvalidRequest, Unavailable
-from backends.remote import answers
+from backends.remote import answers, embeddings
 from backends.remote.choices import Choices
 from backends.remote.events import EventReader, EventTooLargeError
 from backends.remote.provider import Endpoint, Provider, StoppedAtBoundaryError
 from backends.remote.reply import Reply
 from backends.remote.settings import RemoteModel
 from backends.remote.standing import Pace, blame, left
-from backends.types import GENERATES, Chunk, Event, Kind, ModelState, PromptCount, Request
+from backends.types import Chunk, Event, Kind, ModelState, PromptCount, Request
 
-PATHS = {"chat": "chat/completions", "completion": "completions"}
+PATHS = {"chat": "chat/completions", "completion": "completions", "embedding": "embeddings"}
 MAX_BODY_BYTES = 64 << 20
 MAX_ERROR_BYTES = 1 << 16
 ERROR_BODY_S = 2.0
@@ -51,7 +51,7 @@ class OpenAIBackend:
 
     @property
     def kinds(self) -> frozenset[Kind]:
-        return GENERATES
+        return self.model.kinds
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -168,6 +168,10 @@ class OpenAIBackend:
         payload = self._parsed(data)
         if request.stream:
             raise answers.strange(name, "a whole body in place of a stream")
+        if request.kind == "embedding":
+            vectors = embeddings.events(payload, request.choices, name, request_bytes)
+            endpoint.breaker.succeeded()
+            return vectors
         said = Choices(request.kind, name)
         chunks = said.whole(payload)
         if sorted(chunk.index for chunk in chunks) != list(range(request.choices)):

@@ -34,6 +34,7 @@ from gateway.reload import Gateway, Generation
 from gateway.routes.chat import chat_endpoint
 from gateway.routes.completions import completions_endpoint
 from gateway.routes.docs import described, docs_page, openapi_endpoint
+from gateway.routes.embeddings import embeddings_endpoint
 from gateway.routes.explain import explain_endpoint
 from gateway.routes.inference import Inference
 from gateway.routes.models import get_endpoint, list_endpoint
@@ -117,6 +118,8 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
     completion = described("Completion", takes="CompletionRequest", streams="Completion")
     add("POST", "/v1/chat/completions", chat_endpoint(inference), "Answer a chat", chat)
     add("POST", "/v1/completions", completions_endpoint(inference), "Complete a raw prompt", completion)
+    embedding = described("EmbeddingList", takes="EmbeddingsRequest")
+    add("POST", "/v1/embeddings", embeddings_endpoint(inference), "Make embeddings", embedding)
     add("POST", "/v1/outstation/explain", explain_endpoint(inference), "Say what would happen to a request", explained)
     add("GET", "/v1/models", list_endpoint(site), "List the models", described("ModelList"))
     add("GET", "/v1/models/{id:path}", get_endpoint(site), "Describe a model", model)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backends.errors import BackendError, InvalidRequest, Unavailable
-from backends.types import Chunk, Event, Request
+from backends.types import GENERATES, Chunk, Event, Request
 from gateway.state import SWITCHED_OFF
 from policies.base import Route
 
@@ -190,6 +190,8 @@ class Egress:
         """
         if not duty:
             return Clearance(request, classes, usd)
+        if request.kind not in GENERATES:
+            raise _not_the_same(route, duty)
         redacted = (
             await asyncio.to_thread(self._redacted, request, route, duty)
             if size > SEARCHED_AT_ONCE
@@ -228,6 +230,13 @@ def _restored(value: Any, restorer: Restorer) -> Any:
 def _asks_for_json(request: Request) -> bool:
     wanted = request.raw.get("response_format")
     return isinstance(wanted, Mapping) and wanted.get("type") in ("json_object", "json_schema")
+
+
+def _not_the_same(route: Route, duty: frozenset[str]) -> BackendError:
+    return NotSendable(
+        f"This request holds {', '.join(sorted(duty))}, which {route.provider} may see redacted only, and what a model "
+        "makes of a redacted text (its vector, its score) is not what was asked for."
+    )
 
 
 def _unredactable(route: Route, duty: frozenset[str]) -> BackendError:

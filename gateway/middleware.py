@@ -29,7 +29,16 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 WILDCARDS = frozenset({"0.0.0.0", "::"})
 QUIET_PATHS = OPEN_PATHS | {"/metrics", "/outstation/status"}
 """Asked every few seconds by machines: logged at `debug` only."""
-INFERENCE_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+INFERENCE_PATHS = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/rerank",
+        "/v1/moderations",
+        "/v1/classify",
+    }
+)
 NO_ROUTE = ((b"x-outstation-route", b"none"), (b"x-outstation-attempts", b"0"))
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 

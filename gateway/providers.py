@@ -68,6 +68,7 @@ def _route(row: schema.ProviderSettings, model: schema.ProviderModelSettings) ->
         "remote",
         model.context_length,
         frozenset(model.capabilities),
+        frozenset(model.kinds),
         provider=row.name,
         price=price if any((price.input, price.output, price.cached)) else None,
         quality=model.quality,
@@ -99,6 +100,7 @@ def _model(row: schema.ProviderModelSettings) -> RemoteModel:
         id=row.name,
         context_length=row.context_length,
         capabilities=frozenset(row.capabilities),
+        kinds=frozenset(row.kinds),
     )
 
 

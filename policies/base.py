@@ -139,6 +139,8 @@ class Snapshot:
         asked for, else as 90% are."""
         if route.price is None:
             return 0.0
+        if request.kind not in GENERATES:
+            return route.price.cost(self.tokens(route) * max(1, len(request.prompts)), 0)
         usual = self.learned.get(route.name, Learned()).completion_tokens
         prompt = self.tokens(route) * max(1, len(request.prompts))
         return route.price.cost(prompt, (request.sampling.max_tokens or usual) * request.choices)

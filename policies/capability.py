@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backends.errors import BackendError, ContextLengthExceeded, InvalidRequest
-from backends.types import Kind, Request
+from backends.types import GENERATES, Kind, Request
 from policies.base import Drop, Route, Snapshot, Verdict
 
 NEEDS = {
@@ -15,6 +15,7 @@ NEEDS = {
     "files": "cannot read attached files",
     "tools": "cannot call tools",
     "structured_output": "cannot be held to a response format",
+    "grammar": "cannot be held to a grammar",
     "audio_output": "cannot speak",
     "web_search": "cannot search the web",
     "logprobs": "gives no log-probabilities",
@@ -72,6 +73,8 @@ class Capability:
         counted = snapshot.prompt_tokens.get(route.name)
         param = "messages" if request.kind == "chat" else "prompt"
         error: BackendError
+        if request.kind not in GENERATES and route.location == "local":
+            return None  # what computes it says which input is too long, and may have been told to cut it
         if counted is not None:
             if counted < route.context_length:
                 return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from backends.types import GENERATES, Kind
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
@@ -12,11 +14,13 @@ class RemoteModel:
     Attributes:
         id: its name there.
         context_length: tokens of prompt and completion together.
+        kinds: what it is asked for.
     """
 
     id: str
     context_length: int
     capabilities: frozenset[str] = frozenset()
+    kinds: frozenset[Kind] = GENERATES
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ def completion_request(
     wire: CompletionRequest, raw: Mapping[str, Any], http: HTTPRequest, inference: Inference
 ) -> Request:
     """The domain request."""
-    prompts = _prompts(wire)
+    prompts = prompts_of(wire.prompt)
     if len(prompts) > inference.limits.max_prompts:
         most = inference.limits.max_prompts
         raise InvalidRequest(f"`prompt`: at most {most} prompts here, got {len(prompts)}.", param="prompt")
@@ -53,14 +53,13 @@ def completion_request(
     )
 
 
-def _prompts(wire: CompletionRequest) -> tuple[Prompt, ...]:
+def prompts_of(given: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> tuple[Prompt, ...]:
     """The four shapes as one."""
-    prompt = wire.prompt
-    if isinstance(prompt, str):
-        return (prompt,)
+    if isinstance(given, str):
+        return (given,)
     prompts: list[Prompt] = []
     tokens: list[int] = []
-    for one in prompt:
+    for one in given:
         if isinstance(one, int):
             tokens.append(one)
         else:

@@ -43,15 +43,17 @@ def document(api: FastAPI) -> dict[str, Any]:
     """FastAPI's document with the schemas that the endpoints refer to."""
     from pydantic.json_schema import models_json_schema
 
-    from gateway.schemas import responses
+    from gateway.schemas import responses, task_responses
     from gateway.schemas.chat import ChatRequest
     from gateway.schemas.completions import CompletionRequest
+    from gateway.schemas.embeddings import EmbeddingsRequest
 
-    incoming: list[type[BaseModel]] = [ChatRequest, CompletionRequest]
+    incoming: list[type[BaseModel]] = [ChatRequest, CompletionRequest, EmbeddingsRequest]
     outgoing: list[type[BaseModel]] = [
         responses.ChatCompletion,
         responses.ChatCompletionChunk,
         responses.Completion,
+        task_responses.EmbeddingList,
         responses.ModelList,
         responses.ModelObject,
         responses.ErrorBody,

@@ -13,11 +13,12 @@ from starlette.types import Scope
 
 from backends.errors import InvalidRequest
 from backends.types import Locality, Request
+from gateway.bodies import OneBody, Writer
 from gateway.dispatch import Dispatcher
 from gateway.middleware import headers_named
 from gateway.outcome import Outcome, new_id
 from gateway.routes.answer import PING_AFTER_S, Answer
-from gateway.schemas.generation import Generation
+from gateway.schemas.generation import Asked, Generation
 from gateway.schemas.settings import LimitSettings
 from gateway.sse import Frames, Head
 
@@ -59,6 +60,14 @@ class Inference:
 
         return Answer(self.dispatcher, request, outcome, framed, names=names, ping_after_s=self.ping_after_s)
 
+    def whole(
+        self, http: HTTPRequest, request: Request, write: Writer, names: Mapping[str, str] | None = None
+    ) -> Answer:
+        """The response for a task that has no stream: `write` makes its one body."""
+        outcome = outcome_of(http)
+        outcome.request = request
+        return Answer(self.dispatcher, request, outcome, lambda model: OneBody(model, write), names=names)
+
     def check(self, wire: Generation, request: Request) -> None:
         """Raises `InvalidRequest` for what no route is needed to refuse."""
         if request.n > self.limits.max_choices:
@@ -85,7 +94,7 @@ class Controls(TypedDict):
     key: str
 
 
-def controls(wire: Generation, http: HTTPRequest, key_classes: Mapping[str, frozenset[str]]) -> Controls:
+def controls(wire: Asked, http: HTTPRequest, key_classes: Mapping[str, frozenset[str]]) -> Controls:
     """From the body, the headers and the key.
 
     Raises:
@@ -105,7 +114,7 @@ def controls(wire: Generation, http: HTTPRequest, key_classes: Mapping[str, froz
         "deadline_s": None if deadline is None else deadline / 1000,
         "declared": declared | key_classes.get(key, frozenset()),
         "continue_on_break": bool(body and body.continue_on_break),
-        "stream": bool(wire.stream),
+        "stream": isinstance(wire, Generation) and bool(wire.stream),
         "key": key,
     }
 

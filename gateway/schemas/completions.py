@@ -13,7 +13,7 @@ Token = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = Annotated[Many[Token], Field(min_length=1)]
 
 
-def _prompt_tag(value: Any) -> str:
+def prompt_shape(value: Any) -> str:
     """Which of the four shapes; the first element decides, the rest must follow it."""
     if not isinstance(value, list):
         return "<text>"
@@ -28,7 +28,7 @@ Prompts = Annotated[
     | Annotated[Many[str], Field(min_length=1), Tag("<texts>")]
     | Annotated[Tokens, Tag("<tokens>")]
     | Annotated[Many[Tokens], Field(min_length=1), Tag("<token lists>")],
-    Discriminator(_prompt_tag),
+    Discriminator(prompt_shape),
 ]
 
 

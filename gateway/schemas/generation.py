@@ -1,4 +1,4 @@
-"""The fields that chat and plain completions share."""
+"""The fields that inference requests share: all of them, and those that generate text."""
 
 from __future__ import annotations
 
@@ -52,10 +52,17 @@ class Controls(Wire):
     )
 
 
-class Generation(Wire):
-    """What both dialects accept. `null` anywhere means: as if left out."""
+class Asked(Wire):
+    """What every inference request may say. `null` anywhere means: as if left out."""
 
     model: str = Field(min_length=1, max_length=300, description="A name from `/v1/models`, `auto`, or an alias.")
+    user: str | None = None
+    outstation: Controls | None = None
+
+
+class Generation(Asked):
+    """What both dialects of generation accept."""
+
     stream: bool | None = Field(default=None, description="Server-sent events, one a delta, ended by `[DONE]`.")
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, description="Choices for each prompt.")
@@ -80,9 +87,7 @@ class Generation(Wire):
         | None
     ) = Field(default=None, description="Up to 16 strings that end the completion and are never part of it.")
     ignore_eos: bool | None = Field(default=None, description="Go on to `max_tokens`; for measurements.")
-    user: str | None = None
     metadata: dict[str, Any] | None = None
-    outstation: Controls | None = None
 
     @model_validator(mode="after")
     def _one_penalty(self) -> Generation:

@@ -27,6 +27,12 @@ class ProviderModelSettings(Table):
     cached_price: Price | None = Field(
         default=None, description="US dollars per million prompt tokens from its cache. Default: `input_price`."
     )
+    kinds: tuple[Literal["chat", "completion", "embedding"], ...] = Field(
+        default=("chat", "completion"),
+        min_length=1,
+        strict=False,
+        description='What it is asked for; `["embedding"]` for a model that makes embeddings.',
+    )
     capabilities: tuple[Capability, ...] = Field(
         default=("logprobs",), strict=False, description="What it can do beyond text."
     )
