@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
-from typing import NamedTuple
 
 from policies import checksums
 from policies.detect_text import Plain
@@ -17,12 +15,7 @@ Span = tuple[str, int, int]
 NEAR = 48
 """Characters before a number in which a word may name it."""
 
-CHUNK, OVERLAP = 1024, 24
-"""Groups of digits that are held at once, and of them those that may begin a number which the next ones end."""
-
 _NO_SEPARATORS = {ord(char): None for char in " .\t\n/+-"}
-# The patterns begin with a digit: the regex engine then skips all else quickly.
-_RUN = re.compile(r"[0-9](?:[ .\t\n/+\-]{0,3}[0-9]){5,}+")
 _GROUP = re.compile(r"[0-9]++")
 _CARD_SHAPES = frozenset(
     {(4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 4, 4, 4, 2), (4, 4, 4, 4, 1), (4, 4, 4, 3), (4, 4, 4, 2), (4, 4, 4, 1)}
@@ -36,7 +29,6 @@ _CARDS = {
     first: frozenset(shape for shape in _CARD_SHAPES if sum(shape) in lengths)
     for first, lengths in (_CARD_LENGTHS | {"8": range(16, 20)}).items()
 }
-_NO_SHAPES: frozenset[tuple[int, ...]] = frozenset()
 """The same by a card's first digit: no issuer has every length."""
 
 _END = r"(?![A-Za-z0-9])"
@@ -82,11 +74,34 @@ _NAMED: tuple[tuple[frozenset[tuple[int, ...]], tuple[str, ...], Callable[[str],
         lambda text: checksums.swedish(text[-10:]),
     ),
 )
-_ALONE = frozenset({6, 7, 8})
-_PAIRS = frozenset(
-    {(1, 2), (2, 2), (2, 3), (2, 6), (3, 2), (3, 3), (3, 4), (4, 2), (4, 3), (4, 4), (4, 5), (4, 6), (4, 8), (4, 12)}
-)
-"""How many digits the first group of something has alone, or the first two."""
+# Between two groups of digits of one number. The patterns begin with a digit: the engine then skips all else quickly.
+_S = r"[ .\t\n/+\-]{1,3}"
+
+
+def _sizes(with_named: bool) -> re.Pattern[str]:
+    """Where groups of digits begin that are as many, and of such sizes, as those of a card or an id: of one that needs
+    no name, or of any. Digit by digit, so that no group is read twice."""
+    more = "[0-9]{1,11}+(?![0-9])" if with_named else "[0-9]{3,11}+(?![0-9])"
+    eight = rf"[0-9](?:-?[A-Za-z]|{_S}[0-9]{{4}}|{more})"
+    six = rf"[0-9]{{2}}(?:[A-FU-Ya-fu-y]|{_S}[0-9]{{3}}|[0-9](?:[ -]?[A-Za-z]|{eight}))"
+    after_four = (
+        rf"(?:[0-9]{{4}}{_S}[0-9]{{4}}|[0-9]{{3}}{_S}[0-9]{{3}}(?![0-9])"
+        rf"|(?:[0-9]{{5,6}}|[0-9]{{8}}){_S}[0-9]{{4}}|[0-9]{{12}}(?![0-9]))"
+    )
+    four = rf"[0-9](?:(?<=[2-68][0-9]{{3}}){_S}{after_four}|{six})"
+    if with_named:
+        four = rf"[0-9](?:{_S}(?:{after_four}|[0-9]{{2}}{_S}[0-9]{{3}}(?![0-9]))|{six})"
+    three = rf"[0-9](?:{_S}(?:[0-9]{{2}}{_S}[0-9]{{4}}|[0-9]{{3}}{_S}[0-9]{{3}}|[0-9]{{4}}{_S}[0-9]{{4}})|{four})"
+    after_two = rf"(?:[0-9]{{2}}{_S}[0-9]{{2}}(?![0-9])|[0-9]{{3}}{_S}[0-9]{{3}}(?![0-9])|[0-9]{{6}}(?![0-9]))"
+    one = rf"(?<=[1-478]){_S}[0-9]{{2}}{_S}[0-9]{{2}}(?![0-9])"
+    return re.compile(rf"[0-9](?<![0-9].)(?={one}|[0-9](?:{_S}{after_two}|{three}))")
+
+
+_ALONE, _OR_NAMED = _sizes(False), _sizes(True)
+_GROUPS = re.compile(rf"[0-9]++(?:{_S}[0-9]++){{0,4}}")
+_BEFORE = "".join(rf"(?<![0-9][ .\t\n/+\-]{{{n}}}.)" for n in range(4))
+_ONES_AND_TWOS = re.compile(rf"[0-9]{_BEFORE}[0-9]?(?:{_S}[0-9]{{1,2}}+(?![0-9])){{5,18}}+(?!{_S}[0-9])")
+"""A card's digits one by one or two by two: nothing of another size stands among them."""
 
 _BY_NAME = {
     shape: tuple((words, check) for shapes, words, check in _NAMED if shape in shapes)
@@ -97,7 +112,7 @@ _NAMES = tuple(word for _, words, _ in _NAMED for word in words)
 
 _START = r"(?<![A-Za-z0-9])"
 _AFTER_LETTERS = re.compile(
-    r"[0-9](?<![0-9.:/,].)(?:"
+    r"[0-9](?<![0-9.:/,].)(?:(?<=[A-Za-z].)|(?<=[A-Za-z][ -].))(?:"
     rf"(?:(?<={_START}[A-Za-z]{{2}}.)|(?<={_START}[A-Za-z]{{2}}[ -].)|(?<=[Ii][Bb][Aa][Nn][A-Za-z]{{2}}.))[ -]?[0-9]"
     r"|(?:(?<=[A-Za-z]{3}.)|(?<=[A-Za-z]{3} .))[0-9L-NP-Vl-np-v][A-EHLMPRSTa-ehlmprst])"
 )
@@ -125,41 +140,29 @@ def numbers(plain: Plain) -> Iterator[Span]:
     for match in _AFTER_LETTERS.finditer(text):
         yield from _after_letters(text, match.start())
     yield from letters(plain)
+    for run in _ONES_AND_TWOS.finditer(text):
+        if checksums.payment_card(_bare(run[0])):
+            yield "payment_card", run.start(), run.end()
     found: list[Span] = []
     # Hardly a text has such a name in it; then nothing is looked for beside its numbers.
     by_name = _BY_NAME if any(word in plain.lower for word in _NAMES) else {}
-    for run in _RUN.finditer(text):
-        start, more = run.start(), True
-        while more:
-            spans = [group.span() for group in islice(_GROUP.finditer(text, start, run.end()), CHUNK)]
-            more = len(spans) == CHUNK
-            sizes = [end - begin for begin, end in spans]
-            groups = Groups(spans, sizes, by_name)
-            if sizes[0] <= 2:
-                _card(text, groups, 0, _NO_SHAPES, found)
-            for i, pair in enumerate(zip(sizes[: CHUNK - OVERLAP] if more else sizes, [*sizes[1:], 0], strict=False)):
-                if pair[0] in _ALONE or pair[0] > 8 or pair in _PAIRS:
-                    _at(plain, groups, i, found)
-            start = spans[-OVERLAP][0] if more else 0
+    for start in (_OR_NAMED if by_name else _ALONE).finditer(text):
+        _at(plain, start.start(), by_name, found)
     yield from found
 
 
-class Groups(NamedTuple):
-    """Some groups of digits of a run: where they are, how many digits each has, and what a name may make of them."""
-
-    spans: list[tuple[int, int]]
-    sizes: list[int]
-    by_name: Mapping[tuple[int, ...], tuple[Named, ...]]
-
-
-def _at(plain: Plain, groups: Groups, i: int, found: list[Span]) -> None:
-    """What begins with the i-th group of digits of a run."""
-    text, (start, end), size = plain.text, groups.spans[i], groups.sizes[i]
+def _at(plain: Plain, start: int, by_name: Mapping[tuple[int, ...], tuple[Named, ...]], found: list[Span]) -> None:
+    """What begins with the group of digits there."""
+    text = plain.text
     before = text[start - 1] if start else " "
     if before == "." and start > 1 and text[start - 2] in "0123456789":
         return  # the fraction of a decimal number
+    together = _GROUPS.match(text, start)
+    assert together
+    spans = [group.span() for group in _GROUP.finditer(text, start, together.end())]
+    sizes = tuple([end - begin for begin, end in spans])
     if shapes := _CARDS.get(text[start]):
-        _card(text, groups, i, shapes, found)
+        _card(text, spans, sizes, shapes, found)
     if before.isalnum() or before == "_":
         if before not in "XYZxyz":
             if nino := _NINO.match(text, start):
@@ -167,12 +170,11 @@ def _at(plain: Plain, groups: Groups, i: int, found: list[Span]) -> None:
         elif not text[max(0, start - 2) : start - 1].isalnum() and (nie := _NIE.match(text, start)):
             _checked(text, start - 1, nie.end(), checksums.spanish_dni, found)
         return
-    if size in _FIRST_SIZES:
-        _id(text, start, end, before, found)
-    for count in (1, 3) if groups.by_name else ():
-        shape = tuple(groups.sizes[i : i + count])
-        if len(shape) == count and (named := groups.by_name.get(shape)):
-            _named(plain, start, groups.spans[i + count - 1][1], named, found)
+    if sizes[0] in _FIRST_SIZES:
+        _id(text, start, spans[0][1], before, found)
+    for count in (1, 3) if by_name else ():
+        if len(sizes) >= count and (named := by_name.get(sizes[:count])):
+            _named(plain, start, spans[count - 1][1], named, found)
 
 
 def _id(text: str, start: int, end: int, before: str, found: list[Span]) -> None:
@@ -190,23 +192,23 @@ def _id(text: str, start: int, end: int, before: str, found: list[Span]) -> None
         _checked(text, start - 2, nie.end(), checksums.spanish_dni, found)
 
 
-def _card(text: str, groups: Groups, i: int, shapes: frozenset[tuple[int, ...]], found: list[Span]) -> None:
-    spans, size = groups.spans, groups.sizes[i]
-    start, end = spans[i]
-    if size >= 12:
-        if size <= 19 and not text[end : end + 1].isalpha() and checksums.payment_card(text[start:end]):
+def _card(
+    text: str,
+    spans: list[tuple[int, int]],
+    sizes: tuple[int, ...],
+    shapes: frozenset[tuple[int, ...]],
+    found: list[Span],
+) -> None:
+    start, end = spans[0]
+    if sizes[0] >= 12:
+        if sizes[0] <= 19 and not text[end : end + 1].isalpha() and checksums.payment_card(text[start:end]):
             found.append(("payment_card", start, end))
-    elif size > 2:
-        sizes = groups.sizes[i : i + 5]
-        for count in range(len(sizes), 1, -1):
-            if tuple(sizes[:count]) in shapes:
-                end = spans[i + count - 1][1]
-                if checksums.payment_card(_bare(text[start:end])):
-                    found.append(("payment_card", start, end))
-    elif i == 0 and 6 <= len(spans) <= 19 and set(groups.sizes) <= {1, 2}:
-        end = spans[-1][1]
-        if checksums.payment_card(_bare(text[start:end])):
-            found.append(("payment_card", start, end))
+        return
+    for count in range(len(sizes), 1, -1):
+        if sizes[:count] in shapes:
+            end = spans[count - 1][1]
+            if checksums.payment_card(_bare(text[start:end])):
+                found.append(("payment_card", start, end))
 
 
 def _named(plain: Plain, start: int, end: int, named: tuple[Named, ...], found: list[Span]) -> None:
@@ -221,7 +223,9 @@ def _after_letters(text: str, digit: int) -> Iterator[Span]:
     """An IBAN or a codice fiscale whose first digit is there."""
     start = digit - (3 if text[digit - 1] in " -" else 2)
     length = checksums.IBAN_LENGTHS.get(text[start : start + 2].upper())
-    if length and (match := _IBANS[length].match(text, start)) and checksums.iban(_bare(match[0])):
+    # In the midst of a word two letters are no country: what follows a codice fiscale's would pass by chance.
+    begins = not text[max(0, start - 1) : start].isalnum() or text[max(0, start - 4) : start].lower() == "iban"
+    if length and begins and (match := _IBANS[length].match(text, start)) and checksums.iban(_bare(match[0])):
         yield "iban", start, match.end()
     tail = _CF.match(text, digit)
     head = tail and _CF_HEAD.search(text[max(0, digit - 9) : digit])
