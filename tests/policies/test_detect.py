@@ -45,7 +45,7 @@ def found(text, detector=DETECTOR):
         ("NHS 943 476 5919", "national_id", "943 476 5919"),
         ("AB123456C", "national_id", "AB123456C"),
         ("Kunde ZRMCMZ87B52F842Q hat gestern angerufen", "national_id", "ZRMCMZ87B52F842Q"),
-        ("call 06 36 98 20 35 45 12.5", "phone", "06 36 98 20 35"),
+        ("at 06 36 98 20 35 45 12.5", "phone", "06 36 98 20 35"),
         ("at 192.168.1.20:80", "ip", "192.168.1.20"),
         ("[2001:db8::8a2e:370:7334]", "ip", "2001:db8::8a2e:370:7334"),
         ("fe80::1%eth0", "ip", "fe80::1"),
