@@ -38,6 +38,7 @@ from gateway.routes.embeddings import embeddings_endpoint
 from gateway.routes.explain import explain_endpoint
 from gateway.routes.inference import Inference
 from gateway.routes.models import get_endpoint, list_endpoint
+from gateway.routes.rerank import rerank_endpoint
 from gateway.routes.site import healthz, metrics_endpoint, readyz_endpoint, status_endpoint
 from gateway.shared import Shared, build_shared
 from gateway.state import Site
@@ -120,6 +121,8 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
     add("POST", "/v1/completions", completions_endpoint(inference), "Complete a raw prompt", completion)
     embedding = described("EmbeddingList", takes="EmbeddingsRequest")
     add("POST", "/v1/embeddings", embeddings_endpoint(inference), "Make embeddings", embedding)
+    reranked = described("Reranked", takes="RerankRequest")
+    add("POST", "/v1/rerank", rerank_endpoint(inference), "Order documents by a query", reranked)
     add("POST", "/v1/outstation/explain", explain_endpoint(inference), "Say what would happen to a request", explained)
     add("GET", "/v1/models", list_endpoint(site), "List the models", described("ModelList"))
     add("GET", "/v1/models/{id:path}", get_endpoint(site), "Describe a model", model)

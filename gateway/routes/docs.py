@@ -47,13 +47,15 @@ def document(api: FastAPI) -> dict[str, Any]:
     from gateway.schemas.chat import ChatRequest
     from gateway.schemas.completions import CompletionRequest
     from gateway.schemas.embeddings import EmbeddingsRequest
+    from gateway.schemas.rerank import RerankRequest
 
-    incoming: list[type[BaseModel]] = [ChatRequest, CompletionRequest, EmbeddingsRequest]
+    incoming: list[type[BaseModel]] = [ChatRequest, CompletionRequest, EmbeddingsRequest, RerankRequest]
     outgoing: list[type[BaseModel]] = [
         responses.ChatCompletion,
         responses.ChatCompletionChunk,
         responses.Completion,
         task_responses.EmbeddingList,
+        task_responses.Reranked,
         responses.ModelList,
         responses.ModelObject,
         responses.ErrorBody,

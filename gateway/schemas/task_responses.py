@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -27,3 +27,28 @@ class EmbeddingList(BaseModel):
     data: list[EmbeddingObject]
     model: str
     usage: PromptUsage
+
+
+class RerankResult(BaseModel):
+    index: int
+    relevance_score: float
+    document: dict[str, Any] | None = Field(default=None, description="Only with `return_documents`.")
+
+
+class InputTokens(Out):
+    input_tokens: int
+
+
+class RerankMeta(Out):
+    tokens: InputTokens
+
+
+class Reranked(Out):
+    """The answer of `/v1/rerank`."""
+
+    id: str
+    object: Literal["list"]
+    model: str
+    results: list[RerankResult] = Field(description="Best first.")
+    usage: PromptUsage
+    meta: RerankMeta

@@ -101,3 +101,14 @@ def test_a_model_is_only_asked_for_what_it_does():
     assert drop.error.message == "The model e cannot chat: it can make embeddings. Choose another model."
     writer = Route("local/w", "w")
     assert Capability()(embedding, (writer,), Snapshot()).drops[0].reason == "cannot make embeddings"
+
+
+def test_what_is_too_long_for_another_task_is_the_models_to_say():
+    """It may have been told to cut it, and knows how its inputs are put together."""
+    embedder = Route("local/e", "e", context_length=10, kinds=frozenset({"embedding"}))
+    snapshot = Snapshot({}, {"local/e": 500}, estimated_tokens=500)
+    request = Request("r", "e", "embedding", prompts=("x",))
+    assert capability(request, (embedder,), snapshot).kept == (embedder,)
+    remote = Route("acme/e", "acme/e", "remote", 10, kinds=frozenset({"embedding"}))
+    (dropped,) = capability(request, (remote,), Snapshot(estimated_tokens=500)).drops
+    assert dropped.error.code == "context_length_exceeded"
