@@ -17,6 +17,7 @@ from gateway.attempt import Works
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
 from gateway.egress import Egress
+from gateway.manifests import manifests
 from gateway.metrics import Metrics
 from gateway.middleware import BodyLimit, HostGuard, KeyGuard, Recorder
 from gateway.models import build_backends, check_names, default_model, find_pulled, model_aliases
@@ -38,6 +39,7 @@ from gateway.routes.embeddings import embeddings_endpoint
 from gateway.routes.explain import explain_endpoint
 from gateway.routes.inference import Inference
 from gateway.routes.models import get_endpoint, list_endpoint
+from gateway.routes.moderations import moderations_endpoint
 from gateway.routes.rerank import rerank_endpoint
 from gateway.routes.site import healthz, metrics_endpoint, readyz_endpoint, status_endpoint
 from gateway.shared import Shared, build_shared
@@ -123,6 +125,9 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
     add("POST", "/v1/embeddings", embeddings_endpoint(inference), "Make embeddings", embedding)
     reranked = described("Reranked", takes="RerankRequest")
     add("POST", "/v1/rerank", rerank_endpoint(inference), "Order documents by a query", reranked)
+    moderation = described("Moderation", takes="ModerationRequest")
+    moderate = moderations_endpoint(inference, manifests(site.backends))
+    add("POST", "/v1/moderations", moderate, "Judge texts by OpenAI's categories", moderation)
     add("POST", "/v1/outstation/explain", explain_endpoint(inference), "Say what would happen to a request", explained)
     add("GET", "/v1/models", list_endpoint(site), "List the models", described("ModelList"))
     add("GET", "/v1/models/{id:path}", get_endpoint(site), "Describe a model", model)

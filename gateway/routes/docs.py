@@ -47,15 +47,23 @@ def document(api: FastAPI) -> dict[str, Any]:
     from gateway.schemas.chat import ChatRequest
     from gateway.schemas.completions import CompletionRequest
     from gateway.schemas.embeddings import EmbeddingsRequest
+    from gateway.schemas.moderations import ModerationRequest
     from gateway.schemas.rerank import RerankRequest
 
-    incoming: list[type[BaseModel]] = [ChatRequest, CompletionRequest, EmbeddingsRequest, RerankRequest]
+    incoming: list[type[BaseModel]] = [
+        ChatRequest,
+        CompletionRequest,
+        EmbeddingsRequest,
+        RerankRequest,
+        ModerationRequest,
+    ]
     outgoing: list[type[BaseModel]] = [
         responses.ChatCompletion,
         responses.ChatCompletionChunk,
         responses.Completion,
         task_responses.EmbeddingList,
         task_responses.Reranked,
+        task_responses.Moderation,
         responses.ModelList,
         responses.ModelObject,
         responses.ErrorBody,

@@ -52,3 +52,26 @@ class Reranked(Out):
     results: list[RerankResult] = Field(description="Best first.")
     usage: PromptUsage
     meta: RerankMeta
+
+
+class ModerationResult(Out):
+    flagged: bool
+    categories: dict[str, bool]
+    category_scores: dict[str, float] = Field(description="0 where the model cannot judge.")
+    category_applied_input_types: dict[str, list[Literal["text"]]] = Field(
+        description="Empty where the model cannot judge."
+    )
+
+
+class ModerationExtra(Out):
+    unsupported_categories: list[str] = Field(description="Of OpenAI's, those that the model cannot judge.")
+    labels: list[dict[str, float]] = Field(description="The model's own labels with their probabilities.")
+
+
+class Moderation(Out):
+    """The answer of `/v1/moderations`."""
+
+    id: str
+    model: str
+    results: list[ModerationResult]
+    outstation: ModerationExtra
