@@ -11,6 +11,7 @@ from gateway.commands.audit import audit
 from gateway.commands.doctor import doctor
 from gateway.commands.explain import explain
 from gateway.commands.ls import ls
+from gateway.commands.models import models
 from gateway.commands.ps import ps
 from gateway.commands.pull import pull
 from gateway.commands.replay import replay
@@ -57,7 +58,7 @@ def cli() -> None:
     """
 
 
-for _command in (serve, run, ps, ls, pull, rm, show, explain, replay, audit, doctor):
+for _command in (serve, run, ps, models, ls, pull, rm, show, explain, replay, audit, doctor):
     cli.add_command(_command)
 
 

@@ -118,7 +118,9 @@ def install(folder: Path, staged: Path, manifest: Manifest, origin: Origin, crea
 
 def remove(folder: Path) -> None:
     """Deletes the model. The manifest first: what is left of an interrupted removal is then never served."""
-    if folder.is_dir():
+    if folder.is_symlink():  # what it leads to is somebody else's
+        folder.unlink()
+    elif folder.is_dir():
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder)
 

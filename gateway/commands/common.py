@@ -44,7 +44,13 @@ def read_config(path: Path | None, host: str | None = None, port: int | None = N
 
 def echo_json(data: Any) -> None:
     """Print as indented JSON."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """Manifests as they stand in their files; of all else its text."""
+    dump = getattr(value, "model_dump", None)
+    return dump(mode="json", exclude_defaults=True) if dump else str(value)
 
 
 def echo_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -53,6 +59,14 @@ def echo_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in table) for column in range(len(columns))]
     for row in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def echo_sections(sections: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
+    """Facts under titles."""
+    for title, facts in sections:
+        click.echo(click.style(title, bold=True))
+        for key, value in facts:
+            click.echo(f"  {key:<16}{printable(value)}")
 
 
 def size_text(size: int) -> str:

@@ -29,6 +29,7 @@ from gateway.commands.machine import (
     check_processor,
     measured_memory,
 )
+from gateway.commands.small import check_bases, check_runtime
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -38,7 +39,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @json_option
 @click.option("--deep", is_flag=True, help="Also hash every model file again.")
 def doctor(config_path: Path | None, as_json: bool, deep: bool) -> None:
-    """Check the box: processor, memory, models, port, clock, engine. Exit code 1 if anything fails."""
+    """Check the box: processor, memory, models, port, clock, engines. Exit code 1 if anything fails."""
     findings = []
     for finding in examine(config_path, deep=deep):
         findings.append(finding)
@@ -66,11 +67,13 @@ def examine(config_path: Path | None, *, deep: bool) -> Iterator[Finding]:
         yield finding
         if need:
             needs[finding.subject.removeprefix("model ")] = need
+    yield from check_bases(Store(home))
     yield check_memory(*measured_memory(), needs)
     if config:
         yield check_port(config.server.host, config.server.port, gateway_key())
     yield check_clock(time.time(), {model.name: model.created for model in Store(home).list()})
     yield check_engine()
+    yield check_runtime(config.small_models.execution_providers if config else ("cpu",))
 
 
 def _print(finding: Finding) -> None:

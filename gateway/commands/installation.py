@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from backends.memory import memory_need, small_memory_need
+from backends.models.local import LLM
 from gateway.commands.common import size_text
 from gateway.commands.machine import Finding
 from gateway.commands.ports import in_use
 
 if TYPE_CHECKING:
-    from backends.models.store import Store
+    from backends.models.store import LocalModel, Store
     from gateway.config import Config
 
 DEFAULT_CONTEXT: Final = 8192  # cells of the KV cache that a model gets if the configuration does not say
@@ -65,27 +67,44 @@ def check_home(home: Path) -> Finding:
 def check_models(store: Store, *, deep: bool) -> Iterator[tuple[Finding, int]]:
     """A finding for each model, with the bytes of memory that it needs (0 if it is unusable)."""
     from backends.errors import BadModelFile
-    from backends.models.store import verify
 
     for problem in store.problems():
         yield Finding("model", "fail", problem.split(". ", 1)[0], problem.partition(". ")[2]), 0
     models = store.list()
     for model in models:
         try:
-            info = verify(model)
-            if deep and (found := _hash(model.path)) != model.sha256:
-                raise BadModelFile(f"its SHA-256 is {found}, not {model.sha256}")
+            need = _checked(model, deep=deep)
         except (BadModelFile, OSError) as error:
             todo = f"Fetch it again: `outstation pull --force {model.name}`."
             yield Finding(f"model {model.name}", "fail", str(error).rstrip("."), todo), 0
             continue
-        checked = "file and hash are right" if deep else "its file is whole (--deep hashes it again)"
-        text = f"{size_text(model.size)}, {model.quantization}, {checked}"
-        cells = min(info.context_length, DEFAULT_CONTEXT)
-        yield Finding(f"model {model.name}", "ok", text), info.size_bytes + info.kv_bytes_per_cell * cells
+        kind = model.quantization if model.role == LLM else f"{model.role} {model.quantization}".strip()
+        checked = "files and hashes are right" if deep else "its files are whole (--deep hashes them again)"
+        yield Finding(f"model {model.name}", "ok", f"{size_text(model.size)}, {kind}, {checked}"), need
     if not models:
         todo = "`outstation pull smollm2-135m-instruct` fetches the default one."
         yield Finding("models", "warn", f"none in {store.folder}", todo), 0
+
+
+def _checked(model: LocalModel, *, deep: bool) -> int:
+    """Bytes of memory that it needs. Raises `BadModelFile`, `OSError`."""
+    from backends.errors import BadModelFile
+    from backends.models.folders import check_files
+    from backends.models.store import verify
+    from backends.onnx.manifest import read_manifest
+
+    if model.role == LLM:
+        info = verify(model)
+        if deep and (found := _hash(model.path)) != model.sha256:
+            raise BadModelFile(f"its SHA-256 is {found}, not {model.sha256}")
+        return memory_need(info.size_bytes, info.kv_bytes_per_cell, min(info.context_length, DEFAULT_CONTEXT))
+    manifest = read_manifest(model.path)
+    for name, known in manifest.files.items():
+        if deep and (found := _hash(model.path / name)) != known.sha256:
+            raise BadModelFile(f"{name}: its SHA-256 is {found}, not {known.sha256}")
+    if deep:
+        check_files(model.path, manifest)
+    return small_memory_need(model.size)
 
 
 def check_configured_files(config: Config) -> Iterator[tuple[Finding, int]]:
@@ -105,7 +124,7 @@ def check_configured_files(config: Config) -> Iterator[tuple[Finding, int]]:
             continue
         cells = model.kv_cells or min(info.context_length, DEFAULT_CONTEXT)
         text = f"{size_text(info.size_bytes)}, {info.quantization}, its file {path} is whole"
-        yield Finding(f"model {model.name}", "ok", text), info.size_bytes + info.kv_bytes_per_cell * cells
+        yield Finding(f"model {model.name}", "ok", text), memory_need(info.size_bytes, info.kv_bytes_per_cell, cells)
 
 
 def check_port(host: str, port: int, key: str | None, *, wait_s: float = 3.0) -> Finding:

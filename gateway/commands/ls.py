@@ -8,6 +8,8 @@ import click
 
 from gateway.commands.common import count_text, echo_json, echo_table, json_option, open_store, size_text, time_text
 
+_COLUMNS = ("NAME", "TASK", "SIZE", "PARAMETERS", "QUANTISATION", "CONTEXT", "PULLED")
+
 
 @click.command()
 @json_option
@@ -25,15 +27,16 @@ def ls(as_json: bool, available: bool) -> None:
         rows = [
             (
                 model.name,
+                model.role,
                 size_text(model.size),
-                count_text(model.parameters),
-                model.quantization,
-                str(model.context_length),
+                count_text(model.parameters) if model.parameters else "-",
+                model.quantization or "-",
+                str(model.context_length or "-"),
                 time_text(model.created),
             )
             for model in models
         ]
-        echo_table(("NAME", "SIZE", "PARAMETERS", "QUANTISATION", "CONTEXT", "PULLED"), rows)
+        echo_table(_COLUMNS, rows)
     else:
         click.echo(f"No models in {store.folder}. `outstation pull smollm2-135m-instruct` fetches one.")
     for problem in store.problems():
@@ -47,5 +50,7 @@ def _list_catalogue(as_json: bool) -> None:
     if as_json:
         echo_json([asdict(entry) for entry in entries])
         return
-    rows = [(entry.name, size_text(entry.size), entry.quantization, entry.licence) for entry in entries]
-    echo_table(("NAME", "SIZE", "QUANTISATION", "LICENCE"), rows)
+    rows = [
+        (entry.name, entry.role, size_text(entry.size), entry.quantization or "-", entry.licence) for entry in entries
+    ]
+    echo_table(("NAME", "TASK", "SIZE", "QUANTISATION", "LICENCE"), rows)

@@ -62,9 +62,10 @@ def _pull_all(store: Store, targets: list[Target | Bundle], *, force: bool) -> N
         for target in targets:
             if isinstance(target, Bundle):
                 _tell(show(target.manifest.name, pull_bundle(store, target, force=force, wheels=wheels)))
-                _tell_base(store, target.manifest.base)
             else:
                 _tell(show(target.name, pull_file(store, target, force=force)))
+    for base in dict.fromkeys(target.manifest.base for target in targets if isinstance(target, Bundle)):
+        _tell_base(store, base)
 
 
 def _tell(done: Installed) -> None:
@@ -138,11 +139,13 @@ def _show_lines(name: str, events: Iterator[Event]) -> Installed:
     """One line for each phase and each quarter of it: for logs and pipes."""
     from backends.models.progress import Installed, Progress, SourceFailed, Trying
 
-    said, failed = ("", "", -1), ""
+    said, failed, tried = ("", "", -1), "", ""
     for event in events:
         match event:
             case Trying(source):
-                click.echo(f"{failed}{name}: from {source}", err=True)
+                if failed or source != tried:  # of several files mostly the same
+                    click.echo(f"{failed}{name}: from {source}", err=True)
+                failed, tried = "", source
             case SourceFailed(source, reason):
                 # Said when another source follows; of the last one the final error speaks.
                 failed = f"{name}: {source} failed. {reason}\n"
@@ -171,11 +174,13 @@ def _show_bar(name: str, events: Iterator[Event]) -> Installed:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Bar(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task, current, failed = None, "", ""
+        task, current, failed, tried = None, "", "", ""
         for event in events:
             match event:
                 case Trying(source):
-                    bar.console.print(f"{failed}{name}: from {source}", markup=False, highlight=False)
+                    if failed or source != tried:
+                        bar.console.print(f"{failed}{name}: from {source}", markup=False, highlight=False)
+                    failed, tried = "", source
                 case SourceFailed(source, reason):
                     failed = f"{name}: {source} failed. {reason}\n"
                 case Progress(phase, done, total, label):

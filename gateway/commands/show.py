@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.commands.common import count_text, echo_json, json_option, open_store, printable, size_text, time_text
+from gateway.commands.common import (
+    count_text,
+    echo_json,
+    echo_sections,
+    json_option,
+    open_store,
+    printable,
+    size_text,
+    time_text,
+)
 
 if TYPE_CHECKING:
     from backends.models.catalogue import Entry
@@ -21,31 +30,35 @@ if TYPE_CHECKING:
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show a model's origin, metadata and chat template.
+    """Show a model's origin and metadata, an LLM's chat template, a small model's manifest.
 
-    NAME is a model on this box, one of the catalogue, or the path of a GGUF file.
+    NAME is a model on this box, one of the catalogue, or the path of a GGUF file or of a small model's folder.
     """
     from backends.models.catalogue import load_catalogue
     from backends.models.errors import NotInStore
     from backends.models.gguf import read_gguf
+    from backends.onnx.manifest import MANIFEST, read_manifest
+    from gateway.commands.show_small import show_small
 
     entry = load_catalogue().find(name)
     model, path = None, Path(name)
-    if not (path.suffix == ".gguf" and path.exists()):
+    if not ((path.suffix == ".gguf" and path.exists()) or (path / MANIFEST).exists()):
         try:
             model = open_store().get(name)
             path = model.path
         except NotInStore:
             if entry is None:
                 raise
+    if path.is_dir() or (model is None and entry and entry.manifest):
+        manifest = read_manifest(path) if path.is_dir() else entry.manifest if entry else None
+        if manifest:
+            show_small(model, manifest, entry, as_json=as_json)
+            return
     info = read_gguf(path) if model or path.exists() else None
     if as_json:
         echo_json({"local": _plain(model), "file": _plain(info), "catalogue": _plain(entry)})
         return
-    for title, facts in _sections(model, info, entry):
-        click.echo(click.style(title, bold=True))
-        for key, value in facts:
-            click.echo(f"  {key:<16}{printable(value)}")
+    echo_sections(_sections(model, info, entry))
     if info and info.chat_template:
         click.echo(click.style("chat template", bold=True))
         click.echo(textwrap.indent(printable(info.chat_template), "  "))

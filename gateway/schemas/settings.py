@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from backends.types import Locality
 from gateway.schemas.model import ModelSettings
 from gateway.schemas.provider import ProviderSettings
+from gateway.schemas.small_models import SmallModelSettings
 from gateway.schemas.table import (
     AliasName,
     ClassName,
@@ -85,6 +86,10 @@ class LimitSettings(Table):
     total_timeout_s: Positive = Field(default=600.0, description="Longest request, from arrival to the last token.")
     max_choices: Count = Field(default=8, description="Largest `n`.")
     max_prompts: Count = Field(default=32, description="Most prompts in one `/v1/completions` request.")
+    memory_mb: Count | None = Field(
+        default=None,
+        description="Memory (MiB) that all models on the box may take together; what does not fit is not loaded.",
+    )
 
 
 class RoutingSettings(Table):
@@ -124,6 +129,14 @@ class PrivacySettings(Table):
     )
     custom: dict[ClassName, str] = Field(
         default_factory=dict, description='Data classes of your own, as regular expressions: `badge = "B-[0-9]{6}"`.'
+    )
+    names: str = Field(
+        default="",
+        max_length=100,
+        description="A small local model that finds names of persons (`rampart`): the class `name`. Empty: none.",
+    )
+    names_timeout_ms: Positive = Field(
+        default=500.0, description="Longest search for names; after it, providers that may not see any are not asked."
     )
 
 
@@ -184,6 +197,7 @@ class FileConfig(Table):
         default_factory=dict, description='Other names for models: `"gpt-4o-mini" = "auto"`.'
     )
     models: tuple[ModelSettings, ...] = Field(default=(), strict=False)
+    small_models: SmallModelSettings = Field(default_factory=SmallModelSettings)
     providers: tuple[ProviderSettings, ...] = Field(default=(), strict=False)
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)
     budget: BudgetSettings = Field(default_factory=BudgetSettings)

@@ -41,6 +41,7 @@ def test_a_box_is_examined_line_by_line(outstation: Outstation, tiny: LocalModel
     findings = {finding["subject"]: finding for finding in json.loads(result.stdout)}
     assert list(findings) == [
         "processor", "cores", "configuration", "home", "model tiny", "memory", "port", "clock", "engine",
+        "runtime",
     ]  # fmt: skip
     failed = [subject for subject, finding in findings.items() if finding["level"] == "fail"]
     assert result.exit_code == (1 if failed else 0)

@@ -29,9 +29,9 @@ def test_an_empty_box_says_how_to_get_a_model(outstation: Outstation) -> None:
 
 def test_ls_lists_what_is_there(outstation: Outstation, tiny: LocalModel) -> None:
     head, row = outstation("ls").stdout.splitlines()
-    assert head.split() == ["NAME", "SIZE", "PARAMETERS", "QUANTISATION", "CONTEXT", "PULLED"]
-    assert row.split()[:2] == ["tiny", str(tiny.size)]
-    assert row.split()[3:6] == ["0M", "F16", "64"]
+    assert head.split() == ["NAME", "TASK", "SIZE", "PARAMETERS", "QUANTISATION", "CONTEXT", "PULLED"]
+    assert row.split()[:3] == ["tiny", "llm", str(tiny.size)]
+    assert row.split()[4:7] == ["0M", "F16", "64"]
     (data,) = json.loads(outstation("ls", "--json").stdout)
     assert data["name"] == "tiny"
     assert data["path"] == str(tiny.path)

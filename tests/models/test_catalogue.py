@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import pytest
 
-from backends.models.catalogue import HubSource, IndexSource, check_sha256, load_catalogue, parse_catalogue
+from backends.models.catalogue import (
+    BundledSource,
+    FileSource,
+    HubSource,
+    IndexSource,
+    check_sha256,
+    load_catalogue,
+    parse_catalogue,
+)
 from backends.models.errors import StoreError
+from tests.models.folder_writer import write_model
 
 ENTRY = """
 [[model]]
@@ -37,11 +49,71 @@ def test_what_ships_is_sound() -> None:
     for known in catalogue.entries:
         assert known.sources or known.files
         assert known.licence
-        for source in known.sources:
+        for source in (*known.sources, *(source for file in known.files for source in file.sources)):
             if isinstance(source, HubSource):
                 assert source.url.startswith("https://")
             if isinstance(source, IndexSource):
                 assert all(part.version and "/" in part.member for part in source.parts)
+
+
+def test_what_a_small_model_is_stands_in_its_manifest() -> None:
+    catalogue = load_catalogue()
+    default = catalogue.get("bge-small-en-v1.5")
+    assert default.sha256 == "68807e3ff2abb83cdd708d8243fd398246e397bfee2ba611c2bad728e27df743"
+    assert (default.role, default.licence, default.context_length) == ("embed", "MIT", 512)
+    assert default.size == 34_015_106 + 711_396
+    bases = {entry.name: entry.manifest.base for entry in catalogue.entries if entry.manifest and entry.manifest.base}
+    assert bases
+    for base in bases.values():
+        assert catalogue.get(base).role == "embed"
+
+
+def test_what_the_product_carries_is_what_its_manifests_say() -> None:
+    for entry in load_catalogue().entries:
+        for file in entry.files:
+            for source in file.sources:
+                if isinstance(source, BundledSource):
+                    assert hashlib.sha256(source.path.read_bytes()).hexdigest() == file.sha256, source.path
+
+
+def test_moderation_names_only_categories_that_openai_has() -> None:
+    known = {
+        "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm",
+        "self-harm/intent", "self-harm/instructions", "sexual", "sexual/minors", "violence", "violence/graphic",
+    }  # fmt: skip
+    mapped = [set(entry.manifest.categories) for entry in load_catalogue().entries if entry.manifest]
+    assert set().union(*mapped) <= known
+    assert any(mapped)
+
+
+SMALL = """
+[[model]]
+name = "{name}"
+role = "{role}"
+[[model.file]]
+name = "{file}"
+[[model.file.source]]
+kind = "file"
+path = "/x"
+"""
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"name": "drips"}, "cannot be read"),
+        ({"role": "embed"}, "its manifest is of 'leaks' for classify"),
+        ({"file": "weights.bin"}, "its manifest has no file weights.bin"),
+        ({"role": "other"}, "its manifest is of 'leaks'"),
+    ],
+)
+def test_a_small_model_must_fit_its_manifest(tmp_path: Path, fields: dict[str, str], expected: str) -> None:
+    write_model(tmp_path / "leaks")
+    good = {"name": "leaks", "role": "classify", "file": "model.onnx"}
+    (entry,) = parse_catalogue(SMALL.format(**good), tmp_path).entries
+    assert entry.files[0].sources == (FileSource(Path("/x")),)
+    with pytest.raises(StoreError, match=expected):
+        parse_catalogue(SMALL.format(**good | fields), tmp_path)
 
 
 def test_a_near_miss_is_answered_with_the_name() -> None:
