@@ -8,6 +8,7 @@ import click
 
 from backends.errors import BackendError
 from gateway.commands.audit import audit
+from gateway.commands.classifier import classifier
 from gateway.commands.doctor import doctor
 from gateway.commands.explain import explain
 from gateway.commands.ls import ls
@@ -58,7 +59,7 @@ def cli() -> None:
     """
 
 
-for _command in (serve, run, ps, models, ls, pull, rm, show, explain, replay, audit, doctor):
+for _command in (serve, run, ps, models, ls, pull, rm, show, explain, replay, audit, doctor, classifier):
     cli.add_command(_command)
 
 

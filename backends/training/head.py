@@ -80,6 +80,8 @@ class Fitted:
         confidence: suggested: below it an answer is unsure. 1.0 if no confidence gave the wanted accuracy.
         reached: whether one did.
         held_out: on the test rows, which it never saw.
+        cross_validated: on the other rows, each judged by a head that learned from the other folds: more rows, but the
+            strength and the temperature were chosen by them.
         ece_before: the calibration error there without the temperature.
         sure: on the test rows, from that confidence on.
         train_rows: that it learned from.
@@ -90,6 +92,7 @@ class Fitted:
     confidence: float
     reached: bool
     held_out: Figures
+    cross_validated: Figures
     ece_before: float
     sure: Point
     train_rows: int
@@ -125,7 +128,8 @@ def _measured(
     settings: FitSettings,
     train: Vectors,
 ) -> Fitted:
-    suggested = suggest_confidence(softmax(unseen[0], head.temperature), unseen[1], settings.accuracy)
+    guessed = softmax(unseen[0], head.temperature)
+    suggested = suggest_confidence(guessed, unseen[1], settings.accuracy)
     confidence = min(round(suggested.confidence, 3), 1.0) if suggested else 1.0
     logits, truth = head.logits(test[0]), test[1]
     probabilities = softmax(logits, head.temperature)
@@ -136,6 +140,7 @@ def _measured(
         confidence=confidence,
         reached=suggested is not None,
         held_out=figures(probabilities, truth, head.labels),
+        cross_validated=figures(guessed, unseen[1], head.labels),
         ece_before=before.ece,
         sure=at_confidence(probabilities, truth, confidence),
         train_rows=len(train),
