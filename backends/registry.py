@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from backends.base import Backend
 from backends.llama.settings import LlamaSettings
+from backends.onnx.settings import OnnxHostSettings, OnnxSettings
 from backends.remote.settings import ProviderSettings
 
 if TYPE_CHECKING:
+    from backends.onnx.host import OnnxHost
     from backends.remote.provider import Depart
 
 
@@ -18,6 +20,20 @@ def build_llama(settings: LlamaSettings) -> Backend:
     from backends.llama.backend import LlamaBackend
 
     return LlamaBackend(settings)
+
+
+def build_onnx(settings: OnnxSettings, host: OnnxHost) -> Backend:
+    """A small model of the box; all of them share the host's process."""
+    from backends.onnx.backend import OnnxBackend
+
+    return OnnxBackend(settings, host)
+
+
+def build_onnx_host(settings: OnnxHostSettings) -> OnnxHost:
+    """What computes all small models. Nothing is started yet."""
+    from backends.onnx.host import OnnxHost
+
+    return OnnxHost(settings)
 
 
 def build_openai(settings: ProviderSettings, depart: Depart, allowed: Callable[[], bool]) -> list[Backend]:

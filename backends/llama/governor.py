@@ -10,24 +10,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 WINDOW_S = 0.25
 # Parts of a core that others may use before a thread is given up. The gateway and its clients need up to half a core
 # at eight streams; a busy neighbour of two spinning workers on two cores is given two thirds.
 TOLERANCE = 0.6
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and a container's CPU quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return cores
 
 
 def candidates(cores: int) -> list[int]:

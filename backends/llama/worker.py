@@ -24,12 +24,13 @@ from backends.llama import protocol
 from backends.llama.bindings import Context, Model, silence
 from backends.llama.cost import Cost
 from backends.llama.engine import Engine
-from backends.llama.governor import Governor, candidates, usable_cores
+from backends.llama.governor import Governor, candidates
 from backends.llama.host_cache import HostCache
 from backends.llama.kv_cache import KVCache
 from backends.llama.preparer import Preparer
 from backends.llama.scheduler import Scheduler
 from backends.processes.channel import Channel, die_with_parent
+from backends.processes.cores import usable_cores
 from backends.processes.wire import pack_error
 
 MAX_BATCH = 256  # tokens: prefill is as fast in chunks of 64, and the buffers for attention grow with this

@@ -1,0 +1,300 @@
+"""All small models of the box: one process that computes them, bounded waits, and what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backends.errors import BadModelFile, DeadlineExceeded, ModelNotFound, Overloaded
+from backends.onnx import protocol
+from backends.onnx.manifest import MANIFEST, Manifest, read_manifest
+from backends.onnx.process import Again, OnnxProcess, Rows
+from backends.onnx.protocol import Prepared
+from backends.onnx.settings import OnnxHostSettings, OnnxSettings
+from backends.processes.process import resident_bytes
+from backends.processes.supervisor import Supervisor
+from backends.types import ModelState, Request, Result
+
+MOST_WAITING_BYTES = 64 << 20
+"""Of all texts and pictures that wait or are computed, about."""
+KEPT = 256
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What the gateway knows of one model."""
+
+    settings: OnnxSettings
+    stamp: int = -1
+    manifest: Manifest | None = None
+    problem: str = ""
+    running: int = 0
+    tokens: int = 0
+    # By request id, in the order they were counted: the process that keeps it, its id there, and its figures.
+    kept: dict[str, tuple[int, str, Prepared]] = field(default_factory=dict)
+
+
+class OnnxHost:
+    """Owns the process. Everything runs in the event loop's thread."""
+
+    def __init__(
+        self, settings: OnnxHostSettings, start: Callable[[OnnxHostSettings], Awaitable[OnnxProcess]] | None = None
+    ) -> None:
+        """`start` makes the process; tests give another."""
+        self.settings = settings
+        self._start = start or OnnxProcess.start
+        self._entries: dict[str, _Entry] = {}
+        self._keys = itertools.count(1)
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._resident = (0.0, 0)
+        self._supervisor = self._supervise()
+
+    def _supervise(self) -> Supervisor[OnnxProcess]:
+        return Supervisor(
+            "the process of the small models",
+            lambda: self._start(self.settings),
+            keep_alive_s=self.settings.keep_alive_s,
+            load_timeout_s=self.settings.load_timeout_s,
+        )
+
+    # -- which models there are ----------------------------------------------------------------------------------
+
+    def add(self, settings: OnnxSettings) -> None:
+        """A model that may be asked for. The last one of a name counts."""
+        self._entries[settings.name] = _Entry(settings)
+
+    async def remove(self, settings: OnnxSettings) -> None:
+        """Nobody will ask for it any more: its memory is given back; with the last one the process ends."""
+        entry = self._entries.get(settings.name)
+        if entry is None or entry.settings != settings:
+            return
+        del self._entries[settings.name]
+        if not self._entries:
+            await self.close()
+            self._supervisor = self._supervise()
+        elif (process := self._supervisor.engine) and process.open:
+            process.send({"op": "unload", "folder": str(settings.folder)})
+
+    def manifest(self, model: str) -> Manifest:
+        """Raises `ModelNotFound`, or `BadModelFile` for one that is wrong."""
+        entry = self._entry(model)
+        path = entry.settings.folder / MANIFEST
+        stamp = path.stat().st_mtime_ns if path.is_file() else 0
+        if stamp != entry.stamp or entry.manifest is None:
+            entry.manifest = read_manifest(entry.settings.folder)
+            entry.stamp, entry.problem = stamp, ""
+        return entry.manifest
+
+    def models(self) -> list[ModelState]:
+        """The state of each model."""
+        return [self.state(name) for name in self._entries]
+
+    def _entry(self, model: str) -> _Entry:
+        if entry := self._entries.get(model):
+            return entry
+        raise ModelNotFound(f"There is no small model {model!r}.", param="model")
+
+    def _base(self, manifest: Manifest, folder: Path) -> str:
+        """The folder of the model that makes its embeddings: the one of that name, or what lies beside it."""
+        if not manifest.base:
+            return ""
+        entry = self._entries.get(manifest.base)
+        return str(entry.settings.folder if entry else folder.parent / manifest.base)
+
+    def base_of(self, model: str) -> Manifest | None:
+        """The manifest of the model that makes its embeddings; None: it needs none, or it is not there."""
+        manifest = self.manifest(model)
+        if not manifest.base:
+            return None
+        try:
+            return read_manifest(Path(self._base(manifest, self._entry(model).settings.folder)))
+        except BadModelFile:
+            return None
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    async def run(self, model: str, request: Request) -> tuple[list[Result], int]:
+        """The result of each prompt, in their order, and the prompt tokens of all.
+
+        Raises:
+            InvalidRequest: an input that the model cannot take.
+            Overloaded: too much waits already.
+            EngineFailed: the process died under it, or the model gave no number.
+            DeadlineExceeded, BadModelFile, ModelNotFound: as they say.
+        """
+        found: dict[int, Result] = {}
+        tokens = 0
+        async with aclosing(self.stream(model, request)) as rows:
+            async for some in rows:
+                if isinstance(some, int):
+                    tokens = some
+                else:
+                    found.update(some)
+        return [found[i] for i in range(len(request.prompts))], tokens
+
+    async def count(self, model: str, request: Request) -> Prepared:
+        """Tokens of its prompts. What was tokenised is kept for a `stream` of the same request soon after."""
+        entry = self._entry(model)
+        async with self._admitted(entry, request) as process:
+            key = self._key()
+            message = self._ask(model, key, request, run=False)
+            async with self._bounded(self._patience(process, entry)):
+                prepared = await process.prepare(message)
+            entry.kept[request.id] = process.pid, key, prepared
+            if len(entry.kept) > KEPT:
+                del entry.kept[next(iter(entry.kept))]
+            return prepared
+
+    async def stream(self, model: str, request: Request) -> AsyncGenerator[Rows | int, None]:
+        """Results by prompt as they come, in no certain order; last the prompt tokens. Closing it cancels.
+
+        Raises like `run`.
+        """
+        entry = self._entry(model)
+        async with self._admitted(entry, request) as process:
+            pid, key, _ = entry.kept.pop(request.id, (0, "", None))
+            if pid == process.pid:
+                try:
+                    async with aclosing(self._run(entry, process, {"op": "run", "id": key})) as rows:
+                        async for some in rows:
+                            yield some
+                    return
+                except Again:
+                    pass
+            message = self._ask(model, self._key(), request, run=True)
+            async with aclosing(self._run(entry, process, message)) as rows:
+                async for some in rows:
+                    yield some
+
+    async def load(self, model: str) -> None:
+        """Load it now, if it is not."""
+        entry = self._entry(model)
+        manifest = self.manifest(model)
+        folder = entry.settings.folder
+        message = {"op": "load", "id": self._key(), "folder": str(folder), "base": self._base(manifest, folder)}
+        async with (
+            self._supervisor.lease(self.settings.load_timeout_s) as process,
+            aclosing(self._run(entry, process, message)) as rows,
+        ):
+            async for _ in rows:
+                pass
+
+    async def close(self) -> None:
+        """End the process."""
+        await self._supervisor.close()
+
+    # -- what it does --------------------------------------------------------------------------------------------
+
+    def state(self, model: str) -> ModelState:
+        """What one model does now. Cheap; never blocks."""
+        entry, supervisor = self._entry(model), self._supervisor
+        process = supervisor.engine
+        figures = process.figures.get(str(entry.settings.folder)) if process else None
+        status = supervisor.status
+        if entry.problem:
+            status = "failed"
+        elif status == "ready" and not figures:
+            status = "starting" if entry.running else "stopped"  # it is loaded when it is asked for
+        manifest = entry.manifest
+        return ModelState(
+            name=model,
+            status=status,
+            detail=entry.problem or supervisor.detail,
+            pid=process.pid if process else None,
+            memory_bytes=figures["memory"] if figures else 0,
+            context_length=context_length(manifest) if manifest else 0,
+            running=entry.running,
+            max_sequences=self.settings.queue_length,
+            prefill_rate=figures["tokens"] / figures["seconds"] if figures and figures["seconds"] else 0.0,
+            prompt_tokens_total=entry.tokens,
+            restarts_total=supervisor.restarts,
+            threads=process.ready["threads"] if process else 0,
+            step_seconds=figures["seconds"] if figures else 0.0,
+        )
+
+    def memory(self) -> tuple[int | None, int]:
+        """The process, and the memory that it holds as a whole (at most a second ago), in bytes."""
+        process = self._supervisor.engine
+        if process is None:
+            return None, 0
+        now = time.monotonic()
+        if now >= self._resident[0]:
+            self._resident = now + 1.0, resident_bytes(process.pid)
+        return process.pid, self._resident[1]
+
+    def retry_after(self) -> float:
+        """Seconds until part of what waits has been computed, about."""
+        return min(30.0, 1.0 + self._waiting / 50)
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _key(self) -> str:
+        return str(next(self._keys))
+
+    def _ask(self, model: str, key: str, request: Request, *, run: bool) -> dict[str, object]:
+        folder = self._entry(model).settings.folder
+        return protocol.ask(key, str(folder), self._base(self.manifest(model), folder), request, run=run)
+
+    @asynccontextmanager
+    async def _admitted(self, entry: _Entry, request: Request) -> AsyncIterator[OnnxProcess]:
+        """A process for a request that may wait."""
+        self.manifest(entry.settings.name)
+        size = protocol.weight(request)
+        if self._waiting >= self.settings.queue_length or (
+            self._waiting and self._waiting_bytes + size > MOST_WAITING_BYTES
+        ):
+            raise Overloaded(
+                f"{self._waiting} requests are waiting for the small models, as many as may wait.",
+                retry_after=self.retry_after(),
+            )
+        self._waiting, self._waiting_bytes = self._waiting + 1, self._waiting_bytes + size
+        entry.running += 1
+        try:
+            async with self._supervisor.lease(self.settings.load_timeout_s) as process:
+                yield process
+        except BadModelFile as error:
+            entry.problem = error.message
+            raise
+        finally:
+            self._waiting, self._waiting_bytes = self._waiting - 1, self._waiting_bytes - size
+            entry.running -= 1
+
+    async def _run(
+        self, entry: _Entry, process: OnnxProcess, message: Mapping[str, object]
+    ) -> AsyncGenerator[Rows | int, None]:
+        async with aclosing(process.run(message)) as rows:
+            while True:
+                async with self._bounded(self._patience(process, entry)):
+                    some = await anext(rows)
+                if isinstance(some, int):
+                    entry.tokens += some
+                    entry.problem = ""
+                    yield some
+                    return
+                yield some
+
+    def _patience(self, process: OnnxProcess, entry: _Entry) -> float:
+        """Seconds that the next result may take; it may be the first, which loads the model."""
+        loaded = str(entry.settings.folder) in process.figures
+        return self.settings.run_timeout_s + (0.0 if loaded else self.settings.load_timeout_s)
+
+    @asynccontextmanager
+    async def _bounded(self, seconds: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"The small models gave no result for {seconds:g} s.", retry_after=self.retry_after()
+            ) from None
+
+
+def context_length(manifest: Manifest) -> int:
+    """Tokens of one input, and one more: for other models it counts the completion's first."""
+    return (manifest.tokenizer.max_tokens if manifest.tokenizer else 0) + 1

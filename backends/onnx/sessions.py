@@ -1,0 +1,299 @@
+"""Models that are loaded: what each takes, and what a run of it gives. The only importer of onnxruntime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends.errors import BadModelFile, EngineFailed
+from backends.onnx import answers, graph, tokens
+from backends.onnx.manifest import Manifest, read_manifest
+from backends.onnx.tokens import Tokenizer, Tokens
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+}
+WARM_TOKENS = 16
+FIRST_RATE = 5000.0  # tokens/s, until it has been measured
+IMAGE_LENGTH = 256  # what a picture counts as, in tokens
+
+
+def checked_providers(named: Sequence[str]) -> list[str]:
+    """Execution providers by onnxruntime's own names.
+
+    Raises:
+        BadModelFile: one is not there; the message lists those that are.
+    """
+    import onnxruntime  # type: ignore[import-untyped]
+
+    there = onnxruntime.get_available_providers()
+    wanted = [PROVIDERS.get(name.lower(), name) for name in named]
+    for name, provider in zip(named, wanted, strict=True):
+        if provider not in there:
+            raise BadModelFile(
+                f"The execution provider {name!r} is not in this build of onnxruntime. It has: {', '.join(there)}."
+            )
+    return wanted or ["CPUExecutionProvider"]
+
+
+@dataclass(slots=True)
+class Figures:
+    """Of one model since it was loaded. `tokens` without padding; `seconds` of all its runs."""
+
+    memory: int = 0
+    load_s: float = 0.0
+    runs: int = 0
+    rows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Model:
+    """A model that is loaded."""
+
+    manifest: Manifest
+    session: Any
+    inputs: Mapping[str, str]
+    output: str
+    tokenizer: Tokenizer | None = None
+    base: Model | None = None
+    figures: Figures = field(default_factory=Figures)
+    rate: float = FIRST_RATE
+
+    @property
+    def reads(self) -> Model:
+        """Who tokenises for it: its base if it has one."""
+        return self.base or self
+
+    def length(self, given: Any) -> int:
+        """What an input costs, in tokens."""
+        if isinstance(given, Tokens):
+            settings = self.reads.manifest.tokenizer
+            return settings.max_tokens if settings and settings.fixed else max(1, len(given))
+        return IMAGE_LENGTH if given.ndim == 3 else 1
+
+    def compute(self, given: Sequence[Any]) -> list[Any]:
+        """One result for each input: a vector, a score, probabilities by label, or those of each token.
+
+        An `EngineFailed` in its place where what came out is no number. Raises `EngineFailed` if the run failed.
+        """
+        import numpy as np
+
+        unique: dict[Any, int] = {}
+        order = [unique.setdefault(_identity(one), len(unique)) for one in given]
+        first = {place: one for one, place in zip(reversed(given), reversed(order), strict=True)}
+        found = self._compute([first[place] for place in range(len(unique))])
+        bad = EngineFailed(f"The model {self.manifest.name} gave a value that is no number.", code="not_a_number")
+        checked = [row if np.isfinite(row).all() else bad for row in found]
+        return [checked[place] for place in order]
+
+    def _compute(self, given: Sequence[Any]) -> list[Floats]:
+        import numpy as np
+
+        if isinstance(given[0], Tokens):
+            if self.base is not None:
+                return self._finish(self._run({self._only: np.stack(self.base._compute(given))}))
+            return self._read(given)
+        stacked = np.stack(given)
+        return self._finish(self._run({self._only: stacked}))
+
+    @property
+    def _only(self) -> str:
+        return next(iter(self.inputs))
+
+    def _read(self, given: Sequence[Tokens]) -> list[Floats]:
+        feed, mask = self._feed(given)
+        out = self._run(feed)
+        if self.manifest.task == "embed":
+            vectors = answers.pool(out, mask, self.manifest.pooling)
+            return list(answers.unit(vectors) if self.manifest.normalize else vectors)
+        if self.manifest.task == "find":
+            rows = answers.probabilities(out, self.manifest)
+            return [row[filled.astype(bool)] for row, filled in zip(rows, mask, strict=True)]
+        return self._finish(out)
+
+    def _finish(self, out: Floats) -> list[Floats]:
+        if self.manifest.task == "embed":
+            return list(answers.unit(out) if self.manifest.normalize else out)
+        return list(answers.probabilities(out.reshape(len(out), -1), self.manifest))
+
+    def _feed(self, given: Sequence[Tokens]) -> tuple[dict[str, Any], npt.NDArray[np.int64]]:
+        """Padded to the longest, or to the length that the graph wants."""
+        import numpy as np
+
+        settings = self.manifest.tokenizer
+        assert settings is not None and self.tokenizer is not None
+        width = settings.max_tokens if settings.fixed else max(1, *map(len, given))
+        shape = (len(given), width)
+        ids = np.full(shape, self.tokenizer.pad, np.int64)
+        mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for row, one in enumerate(given):
+            at = slice(width - len(one), width) if settings.pad == "left" else slice(0, len(one))
+            ids[row, at] = one.ids
+            mask[row, at] = 1
+            if one.types:
+                types[row, at] = one.types
+        every = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        if "position_ids" in self.inputs:
+            every["position_ids"] = np.maximum(mask.cumsum(axis=1) - 1, 0)
+        return {name: every[name].astype(kind) for name, kind in self.inputs.items()}, mask
+
+    def _run(self, feed: dict[str, Any]) -> Floats:
+        import numpy as np
+
+        rows = len(next(iter(feed.values())))
+        try:
+            (out,) = self.session.run([self.output], feed)
+        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no base of their own
+            raise EngineFailed(f"The model {self.manifest.name} failed: {str(error)[:300]}") from None
+        if not isinstance(out, np.ndarray) or out.ndim == 0 or len(out) != rows:
+            raise EngineFailed(f"The model {self.manifest.name} gave not one result for each of {rows} inputs.")
+        result: Floats = out.astype(np.float32, copy=False)
+        return result
+
+    def warm_up(self) -> None:
+        """The first runs, which are slow; they show whether the graph gives what the manifest says, and how fast.
+
+        Raises `BadModelFile`.
+        """
+        import numpy as np
+
+        width = WARM_TOKENS
+        if self.manifest.input == "image":
+            assert self.manifest.image is not None
+            sample: Any = np.zeros((3, self.manifest.image.size, self.manifest.image.size), np.float32)
+        elif self.manifest.input == "text":
+            assert self.tokenizer is not None
+            made = self.tokenizer.wrap([1] * width, "")
+            sample = tokens.fit(made, self.manifest.tokenizer) if self.manifest.tokenizer else made
+        else:
+            assert self.base is None or self.base.manifest.task == "embed"
+            wide = len(self.manifest.features) or (self.base.manifest.dimensions if self.base else 0)
+            sample = np.zeros(wide, np.float32)
+        try:
+            self.compute([sample])
+            started = time.perf_counter()
+            (result,) = self.compute([sample])
+        except EngineFailed as error:
+            raise BadModelFile(f"A first try failed. {error.message}") from None
+        self.rate = max(1.0, self.length(sample) / max(1e-5, time.perf_counter() - started))
+        if not isinstance(result, EngineFailed):
+            self._check_width(result)
+
+    def _check_width(self, result: Floats) -> None:
+        m = self.manifest
+        wide = result.shape[-1]
+        wanted = {"embed": m.dimensions or wide, "rerank": 1}.get(m.task, len(m.labels))
+        if wide != wanted and not (m.task == "classify" and (wide, wanted) == (1, 2)):
+            raise BadModelFile(
+                f"The graph gives {wide} values for each input; by its manifest it should give {wanted}."
+            )
+
+
+def _identity(one: Any) -> Any:
+    """Equal inputs are computed once."""
+    return (one.ids, one.types) if isinstance(one, Tokens) else id(one)
+
+
+class Room:
+    """All models of the process. Loads are made by one thread; anyone may look."""
+
+    def __init__(self, *, threads: int, providers: Sequence[str], alive: Callable[[], None]) -> None:
+        """`alive` is called between the steps of a load. Raises `BadModelFile` for a provider that is not there."""
+        self.models: dict[str, Model] = {}
+        self._failed: dict[str, tuple[int, str]] = {}
+        self._threads = threads
+        self._providers = checked_providers(providers)
+        self._alive = alive
+
+    def load(self, folder: str, base: str) -> Model:
+        """The model of a folder, and its base of another. Raises `BadModelFile`, at once if it failed before."""
+        if model := self.models.get(folder):
+            return model
+        stamp = _stamp(folder)
+        if folder in self._failed and self._failed[folder][0] == stamp:
+            raise BadModelFile(self._failed[folder][1])
+        try:
+            self.models[folder] = self._load(Path(folder), base)
+        except BadModelFile as error:
+            self._failed[folder] = stamp, error.message
+            raise
+        return self.models[folder]
+
+    def unload(self, folder: str) -> None:
+        """Its memory is given back once nobody computes with it. As a base it stays with those that stand on it."""
+        self.models.pop(folder, None)
+
+    def _load(self, folder: Path, base: str) -> Model:
+        manifest = read_manifest(folder)
+        below = self._base(manifest, base)
+        started, before = time.perf_counter(), _resident()
+        self._alive()
+        checked = graph.check(folder, manifest)
+        self._alive()
+        model = Model(
+            manifest,
+            self._session(checked.source),
+            {port.name: "int32" if port.kind == "int32" else "int64" for port in checked.inputs},
+            checked.output.name,
+            tokens.load(manifest.tokenizer, folder) if manifest.tokenizer else None,
+            below,
+        )
+        self._alive()
+        model.warm_up()
+        size = sum(file.size for file in manifest.files.values())
+        model.figures.memory = max(_resident() - before, size)
+        model.figures.load_s = time.perf_counter() - started
+        return model
+
+    def _base(self, manifest: Manifest, folder: str) -> Model | None:
+        if manifest.input != "embedding":
+            return None
+        model = self.load(folder, "")
+        if model.manifest.task != "embed":
+            raise BadModelFile(f"{manifest.base}, the base of {manifest.name}, makes no embeddings.")
+        return model
+
+    def _session(self, source: bytes | str) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # A thread that waits must sleep: the language model's threads, and the gateway, need the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            return onnxruntime.InferenceSession(source, options, providers=self._providers)
+        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no base of their own
+            raise BadModelFile(f"onnxruntime refuses the graph: {str(error)[:300]}") from None
+
+
+def _stamp(folder: str) -> int:
+    try:
+        return (Path(folder) / "manifest.json").stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _resident() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
