@@ -14,13 +14,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backends.base import Backend
 from gateway.attempt import Works
+from gateway.children import Children
+from gateway.classify.escalation import check_escalations
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
 from gateway.egress import Egress
 from gateway.manifests import manifests
 from gateway.metrics import Metrics
 from gateway.middleware import BodyLimit, HostGuard, KeyGuard, Recorder
-from gateway.models import build_backends, check_names, default_model, find_pulled, model_aliases
+from gateway.models import build_backends, check_names, default_model, find_pulled, generating, model_aliases
+from gateway.names import Run, names_of
 from gateway.planning import Planner
 from gateway.policies import (
     check_rules,
@@ -33,6 +36,7 @@ from gateway.policies import (
 from gateway.providers import build_remote, provider_aliases
 from gateway.reload import Gateway, Generation
 from gateway.routes.chat import chat_endpoint
+from gateway.routes.classify import classify_endpoint
 from gateway.routes.completions import completions_endpoint
 from gateway.routes.docs import described, docs_page, openapi_endpoint
 from gateway.routes.embeddings import embeddings_endpoint
@@ -52,11 +56,13 @@ def build_app(
     backends: Sequence[Backend] | None = None,
     load: Callable[[], Config] | None = None,
     remote: Sequence[tuple[Route, Backend]] | None = None,
+    run: Run | None = None,
 ) -> Gateway:
     """The gateway as an ASGI application.
 
     Args:
-        backends, remote: in place of the configured models and providers; for tests.
+        backends, remote, run: in place of the configured models and providers, and of the small models that requests
+            are judged by; for tests.
         load: reads the configuration anew when its file has changed.
 
     Raises:
@@ -64,7 +70,10 @@ def build_app(
     """
 
     return Gateway(
-        config, partial(build_shared, config), partial(build_generation, backends=backends, remote=remote), load
+        config,
+        partial(build_shared, config),
+        partial(build_generation, backends=backends, remote=remote, run=run),
+        load,
     )
 
 
@@ -73,28 +82,32 @@ def build_generation(
     shared: Shared,
     backends: Sequence[Backend] | None = None,
     remote: Sequence[tuple[Route, Backend]] | None = None,
+    run: Run | None = None,
 ) -> Generation:
     """One configuration, put together."""
     local = build_backends(config, shared.pool) if backends is None else backends
     remote = build_remote(config, shared.pool, shared.boundary) if remote is None else remote
-    names = [backend.name for backend in local]
-    check_names(config, names, [route.name for route, _ in remote])
+    served = {backend.name: backend.kinds for backend in local}
+    check_names(config, served, {route.name: route.kinds for route, _ in remote})
     site = Site(
         [*local, *(backend for _, backend in remote)],
         {**model_aliases(config), **provider_aliases(config)},
-        default_model(config, names),
+        default_model(config, generating(served)),
         partial(find_pulled, config, shared.pool),
         {backend.name: route for route, backend in remote},
         switched_off=config.routing.offline,
+        defaults=config.small_models.defaults,
     )
     check_rules(config, site)
     policy = policy_hash(config)
     looks = rules_look(config)
-    egress = Egress(shared.boundary, detector_of(config) if remote or looks else None)
+    egress = Egress(shared.boundary, detector_of(config) if remote or looks else None, names_of(config.privacy, run))
     planner = Planner(site, policies_of(config), shared.books, egress, always_looks=looks)
     works = Works(site.backends, egress, shared.books, shared.metrics)
     dispatcher = Dispatcher(planner, works, config.limits.total_timeout_s)
-    inference = Inference(dispatcher, config.limits, key_classes(config))
+    check_escalations(config, site)
+    children = Children(shared, policy)
+    inference = Inference(dispatcher, config.limits, key_classes(config), children, config.escalations)
     api = build_api(site, shared.metrics, inference)
 
     app: ASGIApp = partial(_routed, api, _plain_paths(api))
@@ -126,8 +139,11 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
     reranked = described("Reranked", takes="RerankRequest")
     add("POST", "/v1/rerank", rerank_endpoint(inference), "Order documents by a query", reranked)
     moderation = described("Moderation", takes="ModerationRequest")
-    moderate = moderations_endpoint(inference, manifests(site.backends))
+    manifest_of = manifests(site.backends)
+    moderate = moderations_endpoint(inference, manifest_of)
     add("POST", "/v1/moderations", moderate, "Judge texts by OpenAI's categories", moderation)
+    classification = described("Classification", takes="ClassifyRequest")
+    add("POST", "/v1/classify", classify_endpoint(inference, site, manifest_of), "Classify", classification)
     add("POST", "/v1/outstation/explain", explain_endpoint(inference), "Say what would happen to a request", explained)
     add("GET", "/v1/models", list_endpoint(site), "List the models", described("ModelList"))
     add("GET", "/v1/models/{id:path}", get_endpoint(site), "Describe a model", model)

@@ -96,7 +96,7 @@ class Attempt:
             stack.callback(works.books.spending.release, self._payment)  # after its settlement this does nothing
             self._outcome.reasons.append(f"costs up to ${usd:.4f}" if usd >= 0.0001 else "costs under $0.0001")
         clearance = await works.egress.clear(
-            self._request, route, duty, snapshot.data_classes, usd, self._outcome.received
+            self._request, route, duty, snapshot.data_classes, usd, self._outcome.received, decided.names
         )
         self._passage = stack.enter_context(works.egress.boundary.open(clearance, route.provider))
         self._outcome.redacted |= clearance.redacted
@@ -113,7 +113,7 @@ class Attempt:
         self.deltas += 1
         if event.finish_reason is not None:
             self.can_continue = False  # it is complete, whatever comes after it
-        if event.wire is not None:
+        if event.wire is not None or event.tools:
             self.can_continue = False  # tool calls and the like cannot be taken over by another model
             self._works.books.saw(event, self.route, self._request.key)
         elif self._request.continue_on_break:

@@ -20,12 +20,14 @@ from policies.base import Route
 
 if TYPE_CHECKING:
     from gateway.audit import Audit
+    from gateway.names import Names
     from policies.detect import Detector
     from policies.redact import Redacted
     from policies.restore import ChoiceRestorer, Restorer
 
 log = logging.getLogger("outstation.egress")
 
+NAME = "name"  # the data class
 
 SEARCHED_AT_ONCE = 32 * 1024  # bytes: a few ms of ordinary text
 MOST_SEARCHED = 1024 * 1024  # about a second of hostile text; a longer one is not searched, and stays here
@@ -38,11 +40,15 @@ class Seen(NamedTuple):
         classes: declared or found.
         unfound: declared, and nothing in the text bears it out.
         failed: nothing is known.
+        unknown: classes of which nothing is known, all others being.
+        names: found in it, for its redaction.
     """
 
     classes: frozenset[str]
     unfound: frozenset[str]
     failed: bool = False
+    unknown: frozenset[str] = frozenset()
+    names: tuple[str, ...] = ()
 
 
 class EgressDenied(BackendError):
@@ -153,30 +159,41 @@ class Boundary:
 class Egress:
     """One generation's eyes and hands at the boundary."""
 
-    def __init__(self, boundary: Boundary, detector: Detector | None) -> None:
-        """`detector`: None where there is no provider, so nothing is looked for."""
+    def __init__(self, boundary: Boundary, detector: Detector | None, names: Names | None = None) -> None:
+        """`detector`: None where there is no provider, so nothing is looked for. `names`: None: nor are names."""
         self.boundary = boundary
         self._detector = detector
+        self._names = names
 
     async def look(self, request: Request, size: int) -> Seen:
         """What the request holds. `size`: bytes of its body; a large one is searched beside the event loop."""
         if size > MOST_SEARCHED:
             return Seen(request.declared, request.declared, failed=True)
-        return await asyncio.to_thread(self._look, request) if size > SEARCHED_AT_ONCE else self._look(request)
+        large = size > SEARCHED_AT_ONCE
+        names = await self._names.of(request.id, request.raw, large=large) if self._names else ()
+        return await asyncio.to_thread(self._look, request, names) if large else self._look(request, names)
 
-    def _look(self, request: Request) -> Seen:
+    def _look(self, request: Request, names: tuple[str, ...] | None) -> Seen:
         if self._detector is None:
             return Seen(request.declared, request.declared, failed=True)
         try:
-            found = self._detector.classes(request.raw)
-            return Seen(request.declared | found, request.declared - found)
+            found = self._detector.also(NAME, names or ()).classes(request.raw)
+            unknown = frozenset({NAME}) if names is None else frozenset[str]()
+            return Seen(request.declared | found, request.declared - found, unknown=unknown, names=names or ())
         except Exception as error:  # noqa: BLE001 - whatever it is, it means: do not send
             # The type only: the text may quote what was searched.
             log.error("%s: the search for private data failed: %s", request.id, type(error).__name__)
             return Seen(request.declared, request.declared, failed=True)
 
     async def clear(
-        self, request: Request, route: Route, duty: frozenset[str], classes: frozenset[str], usd: float, size: int
+        self,
+        request: Request,
+        route: Route,
+        duty: frozenset[str],
+        classes: frozenset[str],
+        usd: float,
+        size: int,
+        names: tuple[str, ...] = (),
     ) -> Clearance:
         """What may be sent on `route`.
 
@@ -184,6 +201,7 @@ class Egress:
             duty: the classes to be replaced first.
             classes, usd: for the ledger: what it holds, and what it may cost.
             size: bytes of the body; in a large one they are replaced beside the event loop.
+            names: that were found in it.
 
         Raises:
             NotSendable: something cannot be replaced safely.
@@ -193,9 +211,9 @@ class Egress:
         if request.kind not in GENERATES:
             raise _not_the_same(route, duty)
         redacted = (
-            await asyncio.to_thread(self._redacted, request, route, duty)
+            await asyncio.to_thread(self._redacted, request, route, duty, names)
             if size > SEARCHED_AT_ONCE
-            else (self._redacted(request, route, duty))
+            else self._redacted(request, route, duty, names)
         )
         from policies.restore import ChoiceRestorer, Restorer
 
@@ -204,13 +222,13 @@ class Egress:
         choices = ChoiceRestorer(redacted.originals, json_content=_asks_for_json(request))
         return Clearance(sent, classes, usd, choices, Restorer(redacted.originals))
 
-    def _redacted(self, request: Request, route: Route, duty: frozenset[str]) -> Redacted:
+    def _redacted(self, request: Request, route: Route, duty: frozenset[str], names: tuple[str, ...]) -> Redacted:
         from policies.redact import CannotRedact
         from policies.redact import redact as replace_in
 
         try:
             assert self._detector is not None
-            return replace_in(request.raw, duty, self._detector)
+            return replace_in(request.raw, duty, self._detector.also(NAME, names))
         except CannotRedact:
             raise _unredactable(route, duty) from None
         except Exception as error:  # noqa: BLE001 - whatever it is, it means: do not send

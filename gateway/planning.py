@@ -24,12 +24,17 @@ MESSAGE_TOKENS = 4
 
 @dataclass(slots=True)
 class Decided:
-    """A plan, and all that it was made from: enough to explain it, and to decide it anew."""
+    """A plan, and all that it was made from: enough to explain it, and to decide it anew.
+
+    Attributes:
+        names: of persons, found in the request: what is redacted, and never recorded.
+    """
 
     plan: Plan
     candidates: tuple[Route, ...]
     snapshot: Snapshot
     counts: dict[str, PromptCount] = field(default_factory=dict)
+    names: tuple[str, ...] = field(default=(), repr=False)
 
 
 class Planner:
@@ -83,7 +88,7 @@ class Planner:
                 # When to come again is told by what it needs, not by the least that it may need.
                 snapshot = self._snapshot(request, known, counts, outcome)
                 plan = decide(self._policies, request, candidates, snapshot)
-            outcome.decided = Decided(plan, candidates, snapshot, counts)
+            outcome.decided = Decided(plan, candidates, snapshot, counts, seen.names)
             if not plan.routes:
                 raise _no_route(plan.drops, failed)
             front = plan.routes[0]
@@ -111,7 +116,7 @@ class Planner:
         what was counted stays."""
         assert outcome.decided is not None
         before = outcome.decided.snapshot
-        seen = Seen(before.data_classes, before.unfound, before.scan_failed)
+        seen = Seen(before.data_classes, before.unfound, before.scan_failed, before.unknown)
         now = self._known(request, (route,), seen)
         snapshot = self._snapshot(request, now, outcome.decided.counts, outcome)
         return decide(self._policies, request, (route,), snapshot)
@@ -140,6 +145,7 @@ class Planner:
             "data_classes": seen.classes,
             "unfound": seen.unfound,
             "scan_failed": seen.failed,
+            "unknown": seen.unknown,
             "spent": self._books.spending.spent(request.key),
             "sticky": self._books.asked_by(request) if len(candidates) > 1 else "",
             "at": self._wall_clock(),

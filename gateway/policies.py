@@ -17,11 +17,12 @@ from policies.budget import Budget
 from policies.capability import Capability
 from policies.capacity import Capacity
 from policies.detect import MEDIA, Detector
+from policies.names import NAME
 from policies.order import Order
 from policies.privacy import Privacy
 from policies.rules import RuleError, Rules, compile_rules
 
-DECISIVE = frozenset({"routing", "providers", "privacy", "budget", "rules", "aliases"})
+DECISIVE = frozenset({"routing", "providers", "privacy", "budget", "rules", "aliases", "escalations"})
 """The tables that decide a route. How a provider is reached, and with which key, does not."""
 CLOSE = 0.8
 """How alike two names must be (difflib's ratio) for one to be taken for a slip in the other."""
@@ -48,7 +49,7 @@ def policies_of(config: Config) -> tuple[Policy, ...]:
 def detector_of(config: Config) -> Detector:
     """What looks for private data. Raises `ConfigError` for a pattern that does not compile."""
     try:
-        return Detector(config.privacy.custom)
+        return Detector(config.privacy.custom, given=(NAME,) if config.privacy.names else ())
     except ValueError as error:
         raise ConfigError(f"{place_of(config, 'privacy', 'custom')}: {error}.") from None
 

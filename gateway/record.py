@@ -113,6 +113,7 @@ def facts_of(request: Request, decided: Decided) -> bytes:
         "data_classes": snapshot.data_classes,
         "unfound": snapshot.unfound,
         "scan_failed": snapshot.scan_failed,
+        "unknown": snapshot.unknown,
         "spent": snapshot.spent,
         "sticky": snapshot.sticky,
         "elapsed_s": snapshot.elapsed_s,
@@ -169,6 +170,7 @@ def _snapshot(said: Mapping[str, Any]) -> Snapshot:
         data_classes=frozenset(said["data_classes"]),
         unfound=frozenset(said["unfound"]),
         scan_failed=said["scan_failed"],
+        unknown=frozenset(said.get("unknown", ())),  # older rows do not say
         spent=Spent(**said["spent"]),
         sticky=said["sticky"],
         elapsed_s=said["elapsed_s"],

@@ -29,8 +29,8 @@ class Rehearsed:
     refusal: NotSendable | None = None
 
 
-async def rehearse(egress: Egress, request: Request, plan: Plan, size: int) -> Rehearsed:
-    """Makes each redaction that the plan lays down. `size`: bytes of the request's body."""
+async def rehearse(egress: Egress, request: Request, plan: Plan, size: int, names: tuple[str, ...] = ()) -> Rehearsed:
+    """Makes each redaction that the plan lays down. `size`: bytes of the request's body; `names`: found in it."""
     made: dict[frozenset[str], Mapping[str, int]] = {}  # for many routes the same is replaced
     drops: list[Drop] = []
     refusal: NotSendable | None = None
@@ -39,7 +39,7 @@ async def rehearse(egress: Egress, request: Request, plan: Plan, size: int) -> R
         if duty in made:
             continue
         try:
-            clearance = await egress.clear(request, route, duty, duty, 0.0, size)
+            clearance = await egress.clear(request, route, duty, duty, 0.0, size, names)
         except NotSendable as error:
             refusal = error
             drops.append(Drop(route, "privacy", f"{', '.join(sorted(duty))} cannot be replaced", error))

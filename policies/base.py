@@ -109,6 +109,7 @@ class Snapshot:
         data_classes: declared or found in the text.
         unfound: of them, those that were declared and that nothing in the text bears out: they cannot be redacted.
         scan_failed: the text could not be searched for them, so nothing is known.
+        unknown: classes for which alone it could not be searched.
         spent: by the request's key, and by the site.
         sticky: name of the route that asked for the tool calls whose results this request brings; empty: none.
         elapsed_s: seconds since the request arrived.
@@ -125,6 +126,7 @@ class Snapshot:
     data_classes: frozenset[str] = frozenset()
     unfound: frozenset[str] = frozenset()
     scan_failed: bool = False
+    unknown: frozenset[str] = frozenset()
     spent: Spent = field(default_factory=Spent)
     sticky: str = ""
     elapsed_s: float = 0.0

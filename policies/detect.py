@@ -12,6 +12,7 @@ import orjson
 
 from policies.detect_contacts import addresses, emails, phones
 from policies.detect_custom import compiled, matches
+from policies.detect_given import Given
 from policies.detect_numbers import Span, letters, numbers
 from policies.detect_secrets import named, secrets
 from policies.detect_text import plain
@@ -70,26 +71,40 @@ class Detector:
     Args:
         custom: data classes of the operator's own and their regular expressions. One of a built-in class's name adds
             to that class.
+        given: classes whose values are told for each request (`also`).
 
     Raises:
         ValueError: an expression that does not compile or may run for ever; the message names its class.
     """
 
-    __slots__ = ("_clean", "_custom", "_rank", "findable")
+    __slots__ = ("_clean", "_custom", "_given", "_rank", "findable")
 
     findable: frozenset[str]
     """The classes that `find` can find, so that they can be redacted."""
 
-    def __init__(self, custom: Mapping[str, str] | None = None) -> None:
+    def __init__(self, custom: Mapping[str, str] | None = None, given: Iterable[str] = ()) -> None:
         custom = custom or {}
         if reserved := {MEDIA, "default"} & set(custom):
             raise ValueError(f"the data class {min(reserved)!r} is built in: give yours another name")
         self._custom = tuple((name, compiled(name, pattern)) for name, pattern in custom.items())
         ranked = (*BUILT_IN[:4], *(name for name in custom if name not in BUILT_IN), *BUILT_IN[4:])
+        ranked += tuple(name for name in given if name not in ranked)
         self._rank = {name: rank for rank, name in enumerate(ranked)}
         self.findable = frozenset(ranked)
         # The words of the wire itself come with every request: what was found clean once is not searched again.
         self._clean: set[Said] = set()
+        self._given: tuple[Given, ...] = ()
+
+    def also(self, cls: str, values: Iterable[str]) -> Detector:
+        """One that finds these strings too, as whole words, wherever they stand. This one stays as it is."""
+        values = tuple(values)
+        if not values:
+            return self
+        other = Detector.__new__(Detector)
+        other._custom, other._rank, other.findable = self._custom, self._rank, self.findable
+        other._given = (*self._given, Given.of(cls, values))
+        other._clean = set()  # what is clean for this one may hold one of them
+        return other
 
     def find(self, text: str, classes: Iterable[str] | None = None, key: str = "") -> list[Finding]:
         """Where values of these classes (default: all) stand in the text, in order.
@@ -155,6 +170,9 @@ class Detector:
         for name, regex in self._custom:
             if name in wanted or name in ("secret", "iban"):
                 spans.extend(matches(name, regex, seen))
+        for given in self._given:
+            if given.cls in wanted:
+                spans.extend(given.find(seen))
         if key and with_secrets and named(key, text):
             spans.append(("secret", len(plain(before).text), len(seen.text)))
         if not spans:

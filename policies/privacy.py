@@ -28,9 +28,10 @@ class Privacy:
     findable: frozenset[str]
 
     def __call__(self, request: Request, routes: tuple[Route, ...], snapshot: Snapshot) -> Verdict:
-        """Local routes stay as they are. A request that could not be searched goes to no provider."""
+        """Local routes stay as they are. A request that could not be searched goes to no provider, and one that could
+        not be searched for some classes to none that may not see those."""
         classes = snapshot.data_classes | request.declared
-        if not classes and not snapshot.scan_failed:
+        if not classes and not snapshot.scan_failed and not snapshot.unknown:
             return Verdict(routes)
         drops: list[Drop] = []
         redact: dict[str, frozenset[str]] = {}
@@ -38,9 +39,11 @@ class Privacy:
             if route.location == "local":
                 continue
             if snapshot.scan_failed:
-                drops.append(_unsearched(route))
+                drops.append(_unsearched(route, []))
             elif denied := self._having(route, classes, "deny", snapshot):
                 drops.append(_denied(route, denied))
+            elif hidden := [cls for cls in sorted(snapshot.unknown) if self.action(route.provider, cls) != "allow"]:
+                drops.append(_unsearched(route, hidden))
             elif duty := self._having(route, classes, "redact", snapshot):
                 redact[route.name] = frozenset(duty)
         if not drops:
@@ -71,10 +74,12 @@ def _denied(route: Route, classes: list[str]) -> Drop:
     return Drop(route, "privacy", f"holds {named}", error)
 
 
-def _unsearched(route: Route) -> Drop:
+def _unsearched(route: Route, classes: list[str]) -> Drop:
+    """`classes`: what it could not be searched for; empty: anything."""
+    named = f" ({', '.join(classes)})" if classes else ""
     error = InvalidRequest(
-        "The request could not be searched for personal data, so none of it may leave the site. "
+        f"The request could not be searched for personal data{named}, so it may not be sent to {route.provider}. "
         "Ask a local model, or send it in smaller parts.",
         code="privacy_scan_failed",
     )
-    return Drop(route, "privacy", "not searched", error)
+    return Drop(route, "privacy", f"not searched{named}", error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from backends.errors import BackendError, InvalidRequest, Unavailable
@@ -63,15 +63,15 @@ class Rule:
     routes: tuple[str, ...] = ()
     deny: str | None = None
 
-    def holds(self, context: cel.Context | None, snapshot: Snapshot) -> bool | None:
-        """Whether it matches; None: that cannot be told."""
-        if context is None or (snapshot.scan_failed and "request.data_classes" in self.reads):
+    def holds(self, contexts: Sequence[cel.Context | None], snapshot: Snapshot) -> bool | None:
+        """Whether it matches, in each of these; None: that cannot be told."""
+        if None in contexts or (snapshot.scan_failed and "request.data_classes" in self.reads):
             return None
         try:
-            result = self.program.execute(context)
+            results = [self.program.execute(context) for context in contexts]
         except FAILURES:
             return None
-        return result if isinstance(result, bool) else None
+        return results[0] if isinstance(results[0], bool) and results.count(results[0]) == len(results) else None
 
     def choose(self, routes: tuple[Route, ...]) -> tuple[Route, ...]:
         """The routes that it keeps, in its order."""
@@ -107,9 +107,13 @@ class Rules:
             return Verdict(routes)
         kept = routes
         drops: tuple[Drop, ...] = ()
-        context = _context(self.reads, request, snapshot)
+        contexts = [_context(self.reads, request, snapshot)]
+        if snapshot.unknown:
+            # With those classes and without them: a rule to which that makes no difference is told all the same.
+            with_them = replace(snapshot, data_classes=snapshot.data_classes | snapshot.unknown)
+            contexts.append(_context(self.reads, request, with_them))
         for rule in self.rules:
-            holds = rule.holds(context, snapshot)
+            holds = rule.holds(contexts, snapshot)
             if holds is False:
                 continue
             chosen = rule.choose(kept) if holds else rule.spare(kept)

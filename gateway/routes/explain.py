@@ -44,8 +44,8 @@ def explain_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[
         outcome = Outcome(request.id, received=outcome_of(http).received)
         planner = inference.dispatcher.planner
         try:
-            plan = (await planner.decide(request, outcome)).plan
-            tried = await rehearse(planner._egress, request, plan, outcome.received)
+            decided = await planner.decide(request, outcome)
+            tried = await rehearse(planner._egress, request, decided.plan, outcome.received, decided.names)
             refusal: BackendError | None = tried.refusal
         except BackendError as error:
             if outcome.decided is None:

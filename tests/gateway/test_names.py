@@ -1,0 +1,253 @@
+"""Names of persons, from the model that finds them to what leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import orjson
+import pytest
+
+from backends.errors import Overloaded
+from backends.fake import FakeBackend, say
+from backends.types import Request, Result
+from gateway.app import build_app
+from gateway.audit_reader import decisions
+from gateway.config import load_config
+from gateway.names import REMEMBERED, Names, model_finder
+from gateway.providers import remote_routes
+from gateway.record import read_facts
+from tests.gateway.conftest import living
+from tests.gateway.test_routing import FakeRemote
+
+pytestmark = pytest.mark.anyio
+
+PEOPLE = ("Maria Gonzales", "Öztürk", "J. van der Berg", "Sinéad O'Brien", "Lindqvist")
+SITE = """
+[routing]
+locality = "prefer_remote"
+[privacy]
+names = "rampart"
+names_timeout_ms = 200
+[[providers]]
+name = "acme"
+base_url = "http://127.0.0.1:9/v1"
+data = { name = "redact", default = "allow" }
+[[providers.models]]
+name = "large"
+context_length = 100000
+input_price = 0
+output_price = 0
+"""
+ALLOWED = SITE.replace('name = "redact", ', "")
+DENIED = SITE.replace('name = "redact"', 'name = "deny"')
+M = "Ask Maria Gonzales why the pump hums; Gonzales has seen it."
+
+
+@dataclass
+class Small:
+    """A small model that knows some people; it fails or hangs if told to."""
+
+    people: Sequence[str] = PEOPLE
+    fails: Exception | None = None
+    hangs: bool = False
+    seen: list[str] = field(default_factory=list)
+
+    async def run(self, model: str, request: Request) -> tuple[list[Result], int]:
+        assert (model, request.kind) == ("rampart", "classification")
+        if self.fails:
+            raise self.fails
+        if self.hangs:
+            await asyncio.Event().wait()
+        texts = [prompt for prompt in request.prompts if isinstance(prompt, str)]
+        self.seen += texts
+        return [{"spans": [*self.spans(text)]} for text in texts], 1
+
+    def spans(self, text: str):
+        for name in self.people:
+            for match in re.finditer(re.escape(name), text, re.IGNORECASE):
+                yield match.start(), match.end(), "SURNAME", 0.9
+
+
+@pytest.fixture
+def site(tmp_path):
+    def made(small: Small | None, text: str = SITE, script=None):
+        file = tmp_path / "outstation.toml"
+        file.write_text(text)
+        config = load_config(file, environ={"OUTSTATION_HOME": str(tmp_path)})
+        remote = [(route, FakeRemote(route.name, script or say("from afar"))) for route in remote_routes(config)]
+        return build_app(config, [FakeBackend("m", say("here"))], remote=remote, run=small.run if small else None)
+
+    return made
+
+
+async def ask(app, exchange, content=M, path="/v1/chat/completions", **fields):
+    begun = exchange(app, {"model": "auto", "messages": [{"role": "user", "content": content}], **fields}, path)
+    await begun.end()
+    return begun
+
+
+def sent(app) -> list[Request]:
+    return app.current.site.backends["acme/large"].requests
+
+
+async def test_a_name_goes_as_a_placeholder_and_comes_back(site, exchange):
+    app = site(Small(), script=say("[NAME_1]: ", "[NA", "ME_2] it is."))
+    async with living(app):
+        begun = await ask(app, exchange)
+        plan = (await ask(app, exchange, path="/v1/outstation/explain")).json
+    assert sent(app)[0].raw["messages"][0]["content"] == "Ask [NAME_1] why the pump hums; [NAME_2] has seen it."
+    assert begun.json["choices"][0]["message"]["content"] == "Maria Gonzales: Gonzales it is."
+    assert plan["data_classes"] == ["name"]
+    assert plan["routes"][0]["placeholders"] == {"name": 2}
+    home = app.current.config.home
+    (row,) = decisions(home / "audit.db", 0.0)
+    assert (row.data_classes, row.redacted) == (("name",), True)
+    assert b"Gonzales" not in row.facts and b"Gonzales" not in (home / "audit.db").read_bytes()
+    assert read_facts(row.facts).snapshot.data_classes == {"name"}
+
+
+async def test_who_may_not_see_names_is_not_asked(site, exchange):
+    app = site(Small(), DENIED)
+    async with living(app):
+        named = await ask(app, exchange)
+        plain = await ask(app, exchange, "Why does it hum?")
+    assert named.headers["x-outstation-route"] == "local/m"
+    assert "not acme/large (privacy: holds name)" in named.headers["x-outstation-reason"]
+    assert plain.headers["x-outstation-route"] == "acme/large"
+
+
+@pytest.mark.parametrize(
+    "small", [Small(fails=Overloaded("full")), Small(fails=KeyError("x")), Small(hangs=True), None]
+)
+@pytest.mark.parametrize("text", [SITE, DENIED])
+async def test_while_names_cannot_be_searched_nobody_gets_any(site, exchange, small, text):
+    app = site(small, text)
+    async with living(app):
+        begun = await ask(app, exchange, "Why does it hum?")
+        refused = await ask(app, exchange, model="acme/large")
+    assert begun.headers["x-outstation-route"] == "local/m"
+    assert "not acme/large (privacy: not searched (name))" in begun.headers["x-outstation-reason"]
+    assert (refused.status, refused.json["error"]["code"]) == (400, "privacy_scan_failed")
+    assert sent(app) == []
+    rows = list(decisions(app.current.config.home / "audit.db", 0.0))
+    assert {read_facts(row.facts).snapshot.unknown for row in rows} == {frozenset({"name"})}
+
+
+@pytest.mark.parametrize("email", ["allow", "redact"])
+async def test_who_may_see_names_is_asked_all_the_same(site, exchange, email):
+    text = ALLOWED.replace("{ default", f'{{ email = "{email}", default')
+    app = site(Small(hangs=True), text)
+    async with living(app):
+        begun = await ask(app, exchange, "Write to bob@example.com.")
+    assert begun.headers["x-outstation-route"] == "acme/large"
+    assert ("bob" in sent(app)[0].raw["messages"][0]["content"]) == (email == "allow")
+
+
+@pytest.mark.parametrize(
+    ("when", "route"),
+    [
+        ("'name' in request.data_classes", "local/m"),
+        ("!('name' in request.data_classes)", "local/m"),
+        ("'health' in request.data_classes", "acme/large"),
+        ("size(request.data_classes) > 9", "acme/large"),
+    ],
+)
+async def test_a_rule_to_which_names_make_a_difference_fails_closed(site, exchange, when, route):
+    rule = f'[[rules]]\nname = "r"\nwhen = "{when}"\nlocality = "only_local"\n'
+    app = site(Small(hangs=True), ALLOWED + rule)
+    async with living(app):
+        begun = await ask(app, exchange)
+    assert begun.headers["x-outstation-route"] == route
+
+
+async def test_a_request_that_stays_is_not_searched(site, exchange):
+    small = Small()
+    app = site(small)
+    async with living(app):
+        await ask(app, exchange, model="local/m")
+    assert small.seen == []
+
+
+async def test_off_nothing_is_searched_and_the_class_is_only_declared(site, exchange):
+    small = Small()
+    app = site(small, SITE.replace('names = "rampart"', ""))
+    async with living(app):
+        begun = await ask(app, exchange)
+        declared = await ask(app, exchange, model="acme/large", outstation={"data_classes": ["name"]})
+    assert begun.headers["x-outstation-route"] == "acme/large"
+    assert declared.json["error"]["code"] == "privacy_denied"
+    assert small.seen == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_names_of_a_list_never_leave(site, exchange, seed):
+    rng = random.Random(seed)
+    words = ["the pump", "12 bar", "“", "(", "über", ", and", "\n", "ok."]
+    people = rng.sample(PEOPLE, 3)
+
+    def text():
+        return " ".join(rng.choice((rng.choice(words), rng.choice(people))) for _ in range(rng.randint(0, 200)))
+
+    messages = [
+        {"role": "system", "content": text()},
+        {"role": "user", "content": [{"type": "text", "text": text()}, {"type": "text", "text": text()}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "function",
+                    "function": {"name": "send", "arguments": orjson.dumps({"to": text()}).decode()},
+                }
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": orjson.dumps({"said": [text()]}).decode()},
+    ]
+    app = site(Small(people))
+    async with living(app):
+        await ask(app, exchange, messages=messages, model="acme/large")
+    assert len(sent(app)) == 1
+    body = orjson.dumps(sent(app)[0].raw).decode() + str(sent(app)[0])
+    for name in people:
+        assert name not in body and name.split()[-1] not in body
+
+
+async def test_what_was_searched_is_not_searched_again():
+    small = Small()
+    names = Names(model_finder(small.run, "rampart"), 1.0)
+    first = {"messages": [{"role": "user", "content": M}]}
+    assert await names.of("r", first) == ("Maria Gonzales", "Maria", "Gonzales")
+    longer = {"messages": [*first["messages"], {"role": "user", "content": "And Öztürk?"}]}
+    assert await names.of("r", longer) == ("Maria Gonzales", "Maria", "Gonzales", "Öztürk")
+    assert small.seen == [M, "And Öztürk?"]
+
+
+async def test_no_text_is_kept_and_not_too_much_else():
+    names = Names(model_finder(Small().run, "rampart"), 30.0)
+    many = [{"role": "user", "content": f"Ask Lindqvist {n}"} for n in range(REMEMBERED + 10)]
+    assert await names.of("r", {"messages": many}) == ("Lindqvist",)
+    assert len(names._known) == REMEMBERED
+    assert "Lindqvist" not in str(names._known)
+
+
+async def test_a_long_text_is_searched_in_pieces_that_overlap():
+    small = Small()
+    names = Names(model_finder(small.run, "rampart"), 5.0)
+    text = "".join(f"line {n} by {rng}\n" for n, rng in enumerate(PEOPLE * 400))
+    found = await names.of("r", {"messages": [{"role": "user", "content": text}]}, large=True)
+    assert set(PEOPLE) <= set(found or ())
+    assert max(map(len, small.seen)) <= 480
+
+
+async def test_too_few_answers_tell_nothing():
+    async def one(texts):
+        return [[]]
+
+    messages = [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]
+    assert await Names(one, 1.0).of("r", {"messages": messages}) is None
+    assert await Names(one, 1.0).of("r", {"messages": messages[:1]}) == ()
