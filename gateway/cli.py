@@ -13,6 +13,7 @@ from gateway.commands.doctor import doctor
 from gateway.commands.explain import explain
 from gateway.commands.ls import ls
 from gateway.commands.models import models
+from gateway.commands.optimize import optimize
 from gateway.commands.ps import ps
 from gateway.commands.pull import pull
 from gateway.commands.replay import replay
@@ -61,6 +62,7 @@ def cli() -> None:
 
 for _command in (serve, run, ps, models, ls, pull, rm, show, explain, replay, audit, doctor, classifier):
     cli.add_command(_command)
+models.add_command(optimize)
 
 
 def main() -> None:
