@@ -3,54 +3,67 @@
 from __future__ import annotations
 
 import difflib
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from backends.base import Backend
 from backends.errors import BackendError
 from backends.llama.settings import LlamaSettings
-from backends.models.store import LocalModel, Store
+from backends.models.store import LLM, LocalModel, Store
 from backends.registry import build
-from backends.types import Sampling
+from backends.types import GENERATES, Kind, Sampling
 from gateway.config import Config, ConfigError, place_of
 from gateway.pool import Pool
 from gateway.schemas.model import ModelSettings
+from gateway.small_models import small_backend, small_backends
 from gateway.state import AUTO
 
-log = logging.getLogger("outstation.site")
+Kinds = Mapping[str, frozenset[Kind]]
+"""What models do, by name."""
 
 
 def build_backends(config: Config, pool: Pool) -> list[Backend]:
-    """A backend for each `[[models]]`; with none, for each model in the store. Loads nothing.
+    """A backend for each `[[models]]`, with none for each language model in the store; and for each small model in the
+    store. Loads nothing.
 
     Raises:
         ConfigError: a model that is configured and not there.
     """
     store = Store(config.home)
-    if config.models:
-        return [_pooled(_configured(model, store, config), pool) for model in config.models]
     found = store.list()
-    default = default_model(config, [local.name for local in found])
-    return [
-        _pooled(llama_settings(ModelSettings(name=local.name, load=_load(local.name, default)), local, config), pool)
-        for local in found
-    ]
+    if config.models:
+        large = [_pooled(_configured(model, store, config), pool) for model in config.models]
+    else:
+        names = _large(found)
+        default = default_model(config, names)
+        large = [_pooled(_unconfigured(local, default, config), pool) for local in found if local.name in names]
+    return [*large, *small_backends(found, config, pool, [backend.name for backend in large])]
 
 
 def find_pulled(config: Config, pool: Pool, name: str) -> Backend | None:
-    """A backend for a model that came into the store since the start; none where `[[models]]` says what is served."""
-    if config.models:
-        return None
+    """A backend for a model that came into the store since the start; none for a language model where `[[models]]` says
+    what is served."""
+    store = Store(config.home)
     try:
-        store = Store(config.home)
         local = store.get(name)
     except BackendError:
         return None
+    if local.role != LLM:
+        return small_backend(local, config, pool)
+    if config.models:
+        return None
     # As the next start would have it, so that a reload finds the same settings and keeps its process.
-    default = default_model(config, [known.name for known in store.list()])
-    return _pooled(llama_settings(ModelSettings(name=name, load=_load(name, default)), local, config), pool)
+    return _pooled(_unconfigured(local, default_model(config, _large(store.list())), config), pool)
+
+
+def _large(found: Sequence[LocalModel]) -> list[str]:
+    return [local.name for local in found if local.role == LLM]
+
+
+def _unconfigured(local: LocalModel, default: str, config: Config) -> LlamaSettings:
+    return llama_settings(ModelSettings(name=local.name, load=_load(local.name, default)), local, config)
 
 
 def _pooled(settings: LlamaSettings, pool: Pool) -> Backend:
@@ -65,11 +78,11 @@ def default_model(config: Config, names: Sequence[str]) -> str:
     return names[0]
 
 
-def check_names(config: Config, names: Sequence[str], remote: Sequence[str] = ()) -> None:
+def check_names(config: Config, served: Kinds, remote: Kinds = MappingProxyType({})) -> None:
     """Refuses a default or an alias that leads nowhere. On a box without models, any may still come.
 
     Args:
-        names, remote: what is served here, and by providers.
+        served, remote: what is served here, and by providers, with what it does.
 
     Raises:
         ConfigError: names it, and what there is.
@@ -81,11 +94,28 @@ def check_names(config: Config, names: Sequence[str], remote: Sequence[str] = ()
             f"box; to go to providers first, set `routing.locality` and the models' `quality`."
         )
     if "default" in config.routing.model_fields_set:
-        _must_be_there(default, names, place_of(config, "routing", "default"))
+        _must_be_there(default, generating(served), place_of(config, "routing", "default"))
     for alias, target in config.aliases.items():
         if target != AUTO and target not in remote:
             place = place_of(config, "aliases", alias)
-            _must_be_there(target.removeprefix("local/"), names, place, [*names, *remote, AUTO])
+            _must_be_there(target.removeprefix("local/"), list(served), place, [*served, *remote, AUTO])
+    for kind, name in config.small_models.defaults.items():
+        if kind in config.small_models.model_fields_set and served:
+            _must_do(name, kind, {**served, **remote}, place_of(config, "small_models", kind))
+
+
+def generating(served: Kinds) -> list[str]:
+    """The names of those that generate text."""
+    return [name for name, kinds in served.items() if kinds & GENERATES]
+
+
+def _must_do(name: str, kind: Kind, served: Kinds, place: str) -> None:
+    able = [other for other, kinds in served.items() if kind in kinds]
+    if name in able:
+        return
+    if name in served:
+        raise ConfigError(f"{place}: {name!r} is not made for that (it does {', '.join(sorted(served[name]))}).")
+    raise ConfigError(f"{place}: there is no model {name!r} here{did_you_mean(name, able)}")
 
 
 def _must_be_there(name: str, names: Sequence[str], place: str, known: Sequence[str] = ()) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar, cast
 
 from backends.base import Backend
+
+T = TypeVar("T")
 
 
 class Pool:
@@ -12,6 +15,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._made: list[tuple[object, list[Backend]]] = []
+        self._shared: list[tuple[object, object]] = []
 
     def get(self, settings: object, make: Callable[[], Sequence[Backend]]) -> list[Backend]:
         """The backends with exactly these settings, made if there are none."""
@@ -21,6 +25,16 @@ class Pool:
         backends = list(make())
         self._made.append((settings, backends))
         return backends
+
+    def shared(self, settings: object, make: Callable[[], T]) -> T:
+        """What several backends stand on, the same for the same settings. It is kept for good: it must hold nothing
+        while none of them is there."""
+        for known, thing in self._shared:
+            if type(known) is type(settings) and known == settings:
+                return cast("T", thing)
+        made = make()
+        self._shared.append((settings, made))
+        return made
 
     def keep(self, wanted: Iterable[Backend]) -> list[Backend]:
         """Forgets all others; returns those: they are the caller's to close."""

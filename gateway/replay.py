@@ -69,7 +69,7 @@ class Replay:
         self._policies = policies_of(config)
         self._remotes = remote_routes(config)
         names = [route.name for route in self._remotes]
-        check_names(config, [], names)
+        check_names(config, {}, {route.name: route.kinds for route in self._remotes})
         check_rule_routes(config, names)
         self._aliases = {**model_aliases(config), **provider_aliases(config)}
         self._now = 0.0

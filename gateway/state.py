@@ -134,10 +134,11 @@ class Site:
 
     def names(self) -> list[str]:
         """Every name that `resolve` knows and that can be reached now: models, `auto`, aliases."""
-        known = [name for name, route in self._routes.items() if self._reachable(route)]
-        there = {*known, AUTO} if known else set()
-        aliases = [alias for alias, target in self.aliases.items() if target.removeprefix("local/") in there]
-        return [*known, *([AUTO] if known else []), *aliases]
+        reachable = [route for route in self._routes.values() if self._reachable(route)]
+        known = [route.model for route in reachable]
+        auto = [AUTO] if any(route.kinds & GENERATES for route in reachable) else []
+        aliases = [alias for alias, target in self.aliases.items() if target.removeprefix("local/") in {*known, *auto}]
+        return [*known, *auto, *aliases]
 
     def _reachable(self, route: Route) -> bool:
         return route.location == "local" or not (self.offline or self.health(route).reason)
