@@ -42,6 +42,7 @@ class Outcome:
         last_failure: of the attempt before; the next route is chosen by it.
         costs: US dollars by the name of the route that they were spent on.
         policy: hash of the policy that decided.
+        inferences: that its request gave rise to so far; those after the first have outcomes of their own.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Outcome:
     redacted: bool = False
     continued: bool = False
     policy: str = ""
+    inferences: int = 1
     _committed: bool = False
     _last_at: dict[int, float] = field(default_factory=dict)
 

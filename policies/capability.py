@@ -61,7 +61,7 @@ class Capability:
 
     def _drop(self, request: Request, needs: frozenset[str], route: Route, snapshot: Snapshot) -> Drop | None:
         if request.kind not in route.kinds:
-            return _wrong_task(request.kind, route)
+            return Drop(route, "capability", f"cannot {TASKS[request.kind]}", wrong_task(request.kind, route))
         if not needs <= route.capabilities:
             return _lacks(route, min(needs - route.capabilities))
         if (
@@ -98,14 +98,14 @@ def has_room(request: Request, route: Route, snapshot: Snapshot) -> bool:
     return snapshot.tokens(route) + (request.sampling.max_tokens or 1) <= route.context_length
 
 
-def _wrong_task(kind: Kind, route: Route) -> Drop:
+def wrong_task(kind: Kind, route: Route) -> InvalidRequest:
+    """What a client is told who asks a model to do something that it was not made for."""
     able = " and ".join(sorted(TASKS[other] for other in route.kinds))
-    error = InvalidRequest(
+    return InvalidRequest(
         f"The model {route.model} cannot {TASKS[kind]}: it can {able}. Choose another model.",
         code="wrong_task",
         param="model",
     )
-    return Drop(route, "capability", f"cannot {TASKS[kind]}", error)
 
 
 def _lacks(route: Route, need: str) -> Drop:

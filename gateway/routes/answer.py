@@ -10,12 +10,12 @@ import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from types import TracebackType
+from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from backends.errors import BackendError, DeadlineExceeded
 from backends.types import Event, Request, Usage
-from gateway.dispatch import Dispatcher
 from gateway.errors import Headers, InternalError, error_body, error_headers, kind_of, stopping
 from gateway.hang_up import hang_up_of
 from gateway.outcome import Outcome
@@ -23,6 +23,14 @@ from gateway.sse import PING, Folded, Frames, error_frame, fold
 
 PING_AFTER_S = 15.0
 LAST_WORDS_S = 5.0
+
+
+class Dispatching(Protocol):
+    """Where the answer comes from: the `Dispatcher`, or what asks it several times."""
+
+    def bound_s(self, request: Request) -> float: ...
+    def answer(self, request: Request, outcome: Outcome) -> AsyncGenerator[Event, None]: ...
+
 
 log = logging.getLogger("outstation.answer")
 
@@ -38,7 +46,7 @@ class Answer:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        dispatcher: Dispatching,
         request: Request,
         outcome: Outcome,
         frames: Callable[[str], Frames],

@@ -45,6 +45,7 @@ def document(api: FastAPI) -> dict[str, Any]:
 
     from gateway.schemas import responses, task_responses
     from gateway.schemas.chat import ChatRequest
+    from gateway.schemas.classify import ClassifyRequest
     from gateway.schemas.completions import CompletionRequest
     from gateway.schemas.embeddings import EmbeddingsRequest
     from gateway.schemas.moderations import ModerationRequest
@@ -52,10 +53,11 @@ def document(api: FastAPI) -> dict[str, Any]:
 
     incoming: list[type[BaseModel]] = [
         ChatRequest,
+        ClassifyRequest,
         CompletionRequest,
         EmbeddingsRequest,
-        RerankRequest,
         ModerationRequest,
+        RerankRequest,
     ]
     outgoing: list[type[BaseModel]] = [
         responses.ChatCompletion,
@@ -64,6 +66,7 @@ def document(api: FastAPI) -> dict[str, Any]:
         task_responses.EmbeddingList,
         task_responses.Reranked,
         task_responses.Moderation,
+        task_responses.Classification,
         responses.ModelList,
         responses.ModelObject,
         responses.ErrorBody,

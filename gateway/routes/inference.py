@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypedDict, TypeVar, cast, get_args
 
 from starlette.requests import Request as HTTPRequest
@@ -14,10 +14,12 @@ from starlette.types import Scope
 from backends.errors import InvalidRequest
 from backends.types import Locality, Request
 from gateway.bodies import OneBody, Writer
+from gateway.children import Children
 from gateway.dispatch import Dispatcher
 from gateway.middleware import headers_named
 from gateway.outcome import Outcome, new_id
-from gateway.routes.answer import PING_AFTER_S, Answer
+from gateway.routes.answer import PING_AFTER_S, Answer, Dispatching
+from gateway.schemas.escalation import EscalationSettings
 from gateway.schemas.generation import Asked, Generation
 from gateway.schemas.settings import LimitSettings
 from gateway.sse import Frames, Head
@@ -36,7 +38,9 @@ class Inference:
 
     dispatcher: Dispatcher
     limits: LimitSettings
-    key_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    key_classes: Mapping[str, frozenset[str]]
+    children: Children
+    escalations: Sequence[EscalationSettings] = ()
     ping_after_s: float = PING_AFTER_S
 
     def answer(
@@ -61,12 +65,21 @@ class Inference:
         return Answer(self.dispatcher, request, outcome, framed, names=names, ping_after_s=self.ping_after_s)
 
     def whole(
-        self, http: HTTPRequest, request: Request, write: Writer, names: Mapping[str, str] | None = None
+        self,
+        http: HTTPRequest,
+        request: Request,
+        write: Writer,
+        names: Mapping[str, str] | None = None,
+        through: Dispatching | None = None,
     ) -> Answer:
-        """The response for a task that has no stream: `write` makes its one body."""
+        """The response for a task that has no stream: `write` makes its one body.
+
+        Args:
+            through: in place of the dispatcher.
+        """
         outcome = outcome_of(http)
         outcome.request = request
-        return Answer(self.dispatcher, request, outcome, lambda model: OneBody(model, write), names=names)
+        return Answer(through or self.dispatcher, request, outcome, lambda model: OneBody(model, write), names=names)
 
     def check(self, wire: Generation, request: Request) -> None:
         """Raises `InvalidRequest` for what no route is needed to refuse."""

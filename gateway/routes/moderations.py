@@ -17,6 +17,7 @@ from gateway.routes.answer import Answer
 from gateway.routes.inference import Inference, controls, outcome_of
 from gateway.schemas.moderations import CATEGORIES, ModerationRequest
 from gateway.schemas.parse import check, parse_json, read_body
+from gateway.state import AUTO
 
 THRESHOLD = 0.5
 """From which a label counts as found, if its model does not say."""
@@ -28,11 +29,11 @@ def moderations_endpoint(inference: Inference, manifest_of: ManifestOf) -> Calla
 
     async def moderations(http: HTTPRequest) -> Answer:
         raw = parse_json(await read_body(http))
-        wire = check(ModerationRequest, {name: value for name, value in raw.items() if value is not None})
+        wire = check(ModerationRequest, raw)
         texts, together = _texts(wire)
         request = Request(
             id=outcome_of(http).id,
-            model=wire.model,
+            model=wire.model or AUTO,
             kind="moderation",
             prompts=texts,
             raw=raw,

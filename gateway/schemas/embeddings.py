@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 
 from gateway.schemas.completions import Tokens, prompt_shape
-from gateway.schemas.generation import Asked
+from gateway.schemas.generation import Named
 from gateway.schemas.parse import Many
 
 MOST_INPUTS = 2048
@@ -22,7 +22,7 @@ Inputs = Annotated[
 ]
 
 
-class EmbeddingsRequest(Asked):
+class EmbeddingsRequest(Named):
     """Texts whose vectors are wanted. Fields that are not listed reach a provider untouched."""
 
     input: Inputs = Field(description=f"A text, token ids, or a list of either: at most {MOST_INPUTS}, none empty.")

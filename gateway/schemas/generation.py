@@ -55,12 +55,17 @@ class Controls(Wire):
 class Asked(Wire):
     """What every inference request may say. `null` anywhere means: as if left out."""
 
-    model: str = Field(min_length=1, max_length=300, description="A name from `/v1/models`, `auto`, or an alias.")
     user: str | None = None
     outstation: Controls | None = None
 
 
-class Generation(Asked):
+class Named(Asked):
+    """One that names a model."""
+
+    model: str = Field(min_length=1, max_length=300, description="A name from `/v1/models`, `auto`, or an alias.")
+
+
+class Generation(Named):
     """What both dialects of generation accept."""
 
     stream: bool | None = Field(default=None, description="Server-sent events, one a delta, ended by `[DONE]`.")

@@ -54,5 +54,5 @@ Inputs = Annotated[
 class ModerationRequest(Asked):
     """Texts that are to be judged."""
 
-    model: str = Field(default="auto", min_length=1, max_length=300, description="Left out: the box's own.")
+    model: str | None = Field(default=None, min_length=1, max_length=300, description="Left out: the box's own.")
     input: Inputs = Field(description="A text, a list of texts, or the parts of one input: `{type: text, text}`.")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag
 
-from gateway.schemas.generation import Asked
+from gateway.schemas.generation import Named
 from gateway.schemas.parse import Many, Wire
 
 MOST_DOCUMENTS = 2048
@@ -28,7 +28,7 @@ AnyDocument = Annotated[
 ]
 
 
-class RerankRequest(Asked):
+class RerankRequest(Named):
     """Documents that are to be ordered by what they have to say about a query."""
 
     query: Text

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from backends.types import Locality
+from gateway.schemas.escalation import EscalationSettings
 from gateway.schemas.model import ModelSettings
 from gateway.schemas.provider import ProviderSettings
 from gateway.schemas.small_models import SmallModelSettings
@@ -202,6 +203,7 @@ class FileConfig(Table):
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)
     budget: BudgetSettings = Field(default_factory=BudgetSettings)
     rules: tuple[RuleSettings, ...] = Field(default=(), strict=False)
+    escalations: tuple[EscalationSettings, ...] = Field(default=(), strict=False)
     audit: AuditSettings = Field(default_factory=AuditSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
 

@@ -75,3 +75,45 @@ class Moderation(Out):
     model: str
     results: list[ModerationResult]
     outstation: ModerationExtra
+
+
+class Span(Out):
+    start: int = Field(description="In characters.")
+    end: int
+    label: str
+    probability: float
+
+
+class ClassificationResult(Out):
+    """One input as one model judges it."""
+
+    index: int = Field(description="Of the input.")
+    model: str = Field(description="That was asked.")
+    version: str
+    label: str | None = Field(description="That holds; null: none does.")
+    confidence: float | None = Field(description="In it; null: whoever answered does not tell.")
+    labels: dict[str, float | None] = Field(description="With probabilities, the likeliest first.")
+    source: Literal["edge", "local_llm", "remote"] = Field(description="Who said it.")
+    route: str = Field(description="Who answered in the end: `local/NAME` or `PROVIDER/MODEL`.")
+    edge_label: str | None = Field(description="What the model said that was asked.")
+    edge_confidence: float | None
+    why: str = Field(description="Whether somebody else was asked, and what came of it.")
+    latency_ms: float
+    spans: list[Span] | None = Field(default=None, description="Only of a model that finds places in a text.")
+
+
+class ClassificationUsage(Out):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Classification(Out):
+    """The answer of `/v1/classify`."""
+
+    id: str
+    object: Literal["classification"]
+    model: str | None = Field(default=None, description="Of an answer by one model.")
+    labels: dict[str, float | None] | None = Field(default=None, description="Of an answer with one result: its own.")
+    results: list[ClassificationResult] = Field(description="By model, then by input.")
+    usage: ClassificationUsage
