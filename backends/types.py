@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 Kind = Literal["chat", "completion", "embedding", "rerank", "moderation", "classification"]
@@ -70,13 +70,23 @@ class Grammar:
     """What the completion must be, exactly.
 
     Attributes:
-        source: a JSON schema as JSON; a regular expression; a grammar in Lark's or llama.cpp's own notation.
+        source: a JSON schema as JSON; a regular expression; a grammar in Lark's or llama.cpp's own notation; of a local
+            model's tool calls, how they are written.
         param: the field of the request that brought it.
     """
 
-    kind: Literal["json_schema", "regex", "lark", "gbnf"]
+    kind: Literal["json_schema", "regex", "lark", "gbnf", "tools"]
     source: str
     param: str = "response_format"
+
+
+class NamedTool(NamedTuple):
+    """The function that must be called."""
+
+    name: str
+
+
+ToolChoice = Literal["auto", "none", "required"] | NamedTool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +100,8 @@ class Request:
         prompts: all but chat: each prompt yields `n` choices, choice index = prompt index * n + k. Of an embedding,
             a moderation or a classification each input is one, of a rerank each document.
         options: what a task needs besides: `query` of a rerank (text), `truncate` (bool: cut inputs that are too long,
-            in place of an error), `input_type` of an embedding (`query` or `document`), `dimensions`.
+            in place of an error), `input_type` of an embedding (`query` or `document`), `dimensions`,
+            `tokens` of a model that finds spans (bool: all that each token may be, in place of what stands where).
         needs: capabilities that a route must have (`vision`, `audio`, `tools`, ...).
         template_kwargs: extra variables for the chat template.
         deadline_s: seconds from arrival within which the client wants the whole answer; None: the site's limit.
@@ -100,6 +111,7 @@ class Request:
         declared: data classes that its header, its body or its key names, besides what is found in its text.
         continue_on_break: after a provider broke off, a local model may go on from the text so far.
         grammar: what the completion must be; None: anything.
+        tools: functions that may be called, as OpenAI's chat has them; `parallel_tools`: several at once.
         continuation: that text: the completion goes on from it, and does not repeat it.
     """
 
@@ -122,6 +134,9 @@ class Request:
     continuation: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     grammar: Grammar | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tools: bool = True
 
     @property
     def choices(self) -> int:
@@ -140,6 +155,16 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolDelta:
+    """A piece of a tool call: `id` and `name` once, in its first piece; `arguments` is JSON text, in pieces."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of one choice. `text` may be empty (bytes of an unfinished character, a possible stop string).
 
@@ -151,6 +176,8 @@ class Chunk:
         wire: a provider's own choice object (`{"index", "delta" or "message" or "text", …}`), whole, with all that
             `text` cannot say; None from a local language model. From a model of another task its result: see `Result`.
         comment: what a stream says in an SSE comment before this piece; empty: nothing.
+        reasoning: text that the model thought rather than said.
+        tools: pieces of tool calls.
     """
 
     index: int
@@ -160,6 +187,8 @@ class Chunk:
     finish_reason: FinishReason | None = None
     wire: Mapping[str, Any] | None = None
     comment: str = ""
+    reasoning: str = ""
+    tools: tuple[ToolDelta, ...] = ()
 
 
 class Result(TypedDict, total=False):
@@ -194,12 +223,14 @@ class Usage:
 
     Attributes:
         wire: what else a provider said of the answer as a whole (its own `usage` object, `system_fingerprint`, …).
+        reasoning_tokens: of the completion's, those of thoughts.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     wire: Mapping[str, Any] | None = None
+    reasoning_tokens: int = 0
 
 
 Event = Chunk | Usage

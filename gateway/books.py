@@ -45,14 +45,10 @@ class Books:
 
     def saw(self, chunk: Chunk, route: Route, key: str) -> None:
         """Remembers who asked for a tool call: its result must go back there. Each API key has its own."""
-        if chunk.wire is None:
-            return
-        said = chunk.wire.get("delta") or chunk.wire.get("message") or {}
-        for call in said.get("tool_calls") or ():
-            if isinstance(call, dict) and isinstance(call.get("id"), str) and len(call["id"]) <= LONGEST_ID:
-                self._tool_calls[key, call["id"]] = route.name
-                if len(self._tool_calls) > REMEMBERED:
-                    self._tool_calls.popitem(last=False)
+        for id_ in _call_ids(chunk):
+            self._tool_calls[key, id_] = route.name
+            if len(self._tool_calls) > REMEMBERED:
+                self._tool_calls.popitem(last=False)
 
     def asked_by(self, request: Request) -> str:
         """The route whose tool call this request answers; empty: none, or not known any more."""
@@ -62,3 +58,11 @@ class Books:
         if last.get("role") != "tool":
             return ""
         return self._tool_calls.get((request.key, str(last.get("tool_call_id"))), "")
+
+
+def _call_ids(chunk: Chunk) -> list[str]:
+    if chunk.wire is None:
+        return [piece.id for piece in chunk.tools if piece.id]
+    said = chunk.wire.get("delta") or chunk.wire.get("message") or {}
+    calls = [call.get("id") for call in said.get("tool_calls") or () if isinstance(call, dict)]
+    return [id_ for id_ in calls if isinstance(id_, str) and len(id_) <= LONGEST_ID]

@@ -6,12 +6,12 @@ A frame is built once for each choice, so a delta costs little more than the JSO
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import orjson
 
-from backends.types import Chunk, FinishReason, TokenLogprob, Usage
+from backends.types import Chunk, FinishReason, TokenLogprob, ToolDelta, Usage
 
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
@@ -61,6 +61,8 @@ class Folded:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     wire: Mapping[str, Any] | None = None
+    reasoning: list[str] = field(default_factory=list)
+    calls: list[ToolDelta] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -72,6 +74,14 @@ def fold(folded: Sequence[Folded], chunk: Chunk) -> None:
     choice = folded[chunk.index]
     if chunk.text:
         choice.texts.append(chunk.text)
+    if chunk.reasoning:
+        choice.reasoning.append(chunk.reasoning)
+    for piece in chunk.tools:
+        if piece.id:
+            choice.calls.append(piece)
+        else:
+            call = choice.calls[piece.index]
+            choice.calls[piece.index] = replace(call, arguments=call.arguments + piece.arguments)
     choice.logprobs.extend(chunk.logprobs)
     choice.wire = chunk.wire or choice.wire
     choice.finish_reason = chunk.finish_reason or choice.finish_reason
@@ -87,7 +97,7 @@ def usage_object(usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens, "audio_tokens": 0},
     }
 
 
@@ -119,6 +129,8 @@ class ChatFrames:
             frames = b": " + chunk.comment.encode("ascii", "replace") + b"\n\n"
         if chunk.wire is not None:
             return frames + self._open + orjson.dumps(chunk.wire) + self._end
+        if chunk.reasoning:
+            frames += delta + b'{"reasoning_content":' + orjson.dumps(chunk.reasoning) + self._plain_end
         if chunk.logprobs:
             logprobs = orjson.dumps({"content": [_chat_logprob(p) for p in chunk.logprobs], "refusal": None})
             text = orjson.dumps(chunk.text)
@@ -127,6 +139,8 @@ class ChatFrames:
             )
         elif chunk.text:
             frames += delta + b'{"content":' + orjson.dumps(chunk.text) + self._plain_end
+        for piece in chunk.tools:
+            frames += delta + b'{"tool_calls":[' + orjson.dumps(_tool_delta(piece)) + b"]" + self._plain_end
         if chunk.finish_reason:
             frames += delta + b'{},"logprobs":null,"finish_reason":%b}' % orjson.dumps(chunk.finish_reason) + self._end
         return frames
@@ -141,7 +155,7 @@ class ChatFrames:
             choice.wire
             or {
                 "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None},
+                "message": _message(choice),
                 "logprobs": {"content": [_chat_logprob(p) for p in choice.logprobs], "refusal": None}
                 if choice.logprobs
                 else None,
@@ -221,6 +235,27 @@ def _body(head: Head, kind: str, choices: Sequence[Mapping[str, Any]], usage: Us
 def _last(usage: Usage) -> bytes:
     """The end of the usage frame, after `choices`; with what a provider said besides in any of its events."""
     return orjson.dumps({**(usage.wire or {}), "usage": usage_object(usage)})[1:]
+
+
+def _tool_delta(piece: ToolDelta) -> dict[str, Any]:
+    """`id`, `type` and `name` once; clients add the arguments up."""
+    if not piece.id:
+        return {"index": piece.index, "function": {"arguments": piece.arguments}}
+    function = {"name": piece.name, "arguments": piece.arguments}
+    return {"index": piece.index, "id": piece.id, "type": "function", "function": function}
+
+
+def _message(choice: Folded) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.reasoning:
+        message["reasoning_content"] = "".join(choice.reasoning)
+    if choice.calls:
+        message["content"] = choice.text or None
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in choice.calls
+        ]
+    return message
 
 
 def _chat_logprob(entry: TokenLogprob) -> dict[str, Any]:

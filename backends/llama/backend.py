@@ -11,15 +11,18 @@ from dataclasses import replace
 
 from backends.errors import BadModelFile, DeadlineExceeded, Overloaded
 from backends.llama import protocol
+from backends.llama.dialogue import Dialogue
 from backends.llama.process import EngineProcess
 from backends.llama.sampling_defaults import filled
 from backends.llama.settings import LlamaSettings
+from backends.memory import MemoryBudget, memory_need
 from backends.models.gguf import GGUFInfo, read_gguf
 from backends.processes.process import resident_bytes
 from backends.processes.supervisor import Supervisor
 from backends.types import GENERATES, Chunk, Event, Kind, ModelState, PromptCount, Request, Usage
 
 DEFAULT_CONTEXT = 8192
+DEFAULT_CELLS = 8192
 REMEMBERED = 256  # requests counted and not submitted; a policy may have dropped this route since
 TYPICAL_COMPLETION = 128.0  # tokens, until this model's own answers were counted
 
@@ -27,12 +30,13 @@ TYPICAL_COMPLETION = 128.0  # tokens, until this model's own answers were counte
 class LlamaBackend:
     """One GGUF file, answered by a worker process that its supervisor keeps."""
 
-    def __init__(self, settings: LlamaSettings) -> None:
+    def __init__(self, settings: LlamaSettings, budget: MemoryBudget | None = None) -> None:
         self.settings = settings
         self._info: GGUFInfo | None = None
+        self._talks: Dialogue | None = None
         self._supervisor = Supervisor(
             f"the model {settings.name}",
-            self._spawn,
+            (budget or MemoryBudget()).guarded(settings.name, self._need, self._spawn),
             keep_alive_s=settings.keep_alive_s,
             load_timeout_s=settings.load_timeout_s,
         )
@@ -58,7 +62,7 @@ class LlamaBackend:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        return frozenset({"logprobs", "structured_output", "grammar"})
+        return frozenset({"logprobs", "structured_output", "grammar", "tools"})
 
     @property
     def created(self) -> int:
@@ -82,6 +86,7 @@ class LlamaBackend:
 
     async def count(self, request: Request) -> PromptCount:
         self._admit()
+        request = self._dialogue().asked(request)
         async with self._supervisor.lease(self.settings.load_timeout_s) as engine:
             prepared = await self._prepare(engine, request)
             self._prepared[request.id] = engine.pid, prepared
@@ -91,6 +96,8 @@ class LlamaBackend:
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         self._admit()
+        dialogue = self._dialogue()
+        request = dialogue.asked(request)
         sampling = filled(request.sampling, self.settings.sampling)
         if sampling.seed is None:
             # Chosen here, so that the request can be resumed exactly by another process.
@@ -102,6 +109,7 @@ class LlamaBackend:
                 pid, prepared = self._prepared.pop(request.id, (None, None))
                 if prepared is None or pid != engine.pid:  # never, or in a process that died since
                     prepared = await self._prepare(engine, request)
+                heard = dialogue.listener(request, thinking=prepared.thinking)
                 async with aclosing(engine.generate(request, sampling, prepared.uncached)) as events:
                     await self._next(events, self.settings.queue_timeout_s, "queue_timeout", "waited in the queue")
                     self._queued, queued = self._queued - 1, False
@@ -109,14 +117,20 @@ class LlamaBackend:
                     event = await self._next(events, first_s, "first_token_timeout", "had no first token")
                     while not isinstance(event, Usage):
                         if isinstance(event, Chunk):
-                            yield event
+                            yield heard.chunk(event)
                         event = await anext(events)
                     self._learn(event, request)
-                    yield event
+                    yield heard.usage(event)
         finally:
             if queued:
                 self._queued -= 1
             self._prepared.pop(request.id, None)
+
+    def _dialogue(self) -> Dialogue:
+        if self._talks is None:
+            info = self._read_info()
+            self._talks = Dialogue(info.chat_template if info else None)
+        return self._talks
 
     def state(self) -> ModelState:
         s = self._supervisor
@@ -160,6 +174,12 @@ class LlamaBackend:
         return float(min(120.0, max(1.0, prompt_s + tokens / stats["decode_rate"])))
 
     # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _need(self) -> int:
+        """Bytes of memory, about."""
+        info = self._read_info()
+        cells = max(self.settings.kv_cells or DEFAULT_CELLS, self.context_length)
+        return memory_need(info.size_bytes, info.kv_bytes_per_cell, cells) if info else 0
 
     async def _spawn(self) -> EngineProcess:
         await asyncio.to_thread(read_gguf, self.settings.path)  # before llama.cpp maps it; raises BadModelFile

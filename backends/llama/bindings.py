@@ -117,6 +117,11 @@ class Model:
             return piece.startswith(b"<") and piece.endswith(b">")
         return bool(attributes & llama.LLAMA_TOKEN_ATTR_CONTROL)
 
+    def is_special(self, text: str) -> bool:
+        """Whether the text is one token that stands for itself, and is no ordinary text."""
+        tokens = self.tokenize(text, special=True, begin=False)
+        return len(tokens) == 1 and self._is_control(tokens[0])
+
     def start_tokens(self) -> list[int]:
         """What an empty prompt begins with: BOS, or else EOS, which ends a text and so begins one."""
         for token in (llama.llama_vocab_bos(self._vocab), llama.llama_vocab_eos(self._vocab)):

@@ -6,9 +6,10 @@ while the model computes: llguidance lets go of the interpreter's lock, and most
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,16 @@ class Grammars:
     Args:
         tokenizer: makes llguidance's tokenizer; called once, when the first grammar is asked for (about a second).
         n_vocab: tokens that the model knows.
+        special: whether a mark such as `<tool_call>` is one token, which text cannot spell.
     """
 
-    def __init__(self, tokenizer: Callable[[], Any], n_vocab: int) -> None:
+    def __init__(
+        self, tokenizer: Callable[[], Any], n_vocab: int, special: Callable[[str], bool] = lambda _: False
+    ) -> None:
         self._make_tokenizer = tokenizer
         self._tokenizer: Any = None
         self._n_vocab = n_vocab
+        self._special = special
         self._lock = threading.Lock()
         self._compiled: OrderedDict[Grammar, Any] = OrderedDict()
 
@@ -64,7 +69,7 @@ class Grammars:
         if self._tokenizer is None:
             self._tokenizer = self._make_tokenizer()
         limits = llguidance.LLParserLimits(verbose_errors=False)
-        matcher = llguidance.LLMatcher(self._tokenizer, _source(grammar), log_level=0, limits=limits)
+        matcher = llguidance.LLMatcher(self._tokenizer, _source(grammar, self._special), log_level=0, limits=limits)
         if matcher.is_error():
             raise _refused(grammar, _reason(matcher.get_error()))
         # What compiles may still allow nothing: a reference that only leads to itself.
@@ -126,7 +131,7 @@ class Constraint:
             raise ArithmeticError(f"the completion left its grammar: {_reason(self._matcher.get_error())}")
 
 
-def _source(grammar: Grammar) -> str:
+def _source(grammar: Grammar, special: Callable[[str], bool]) -> str:
     """llguidance's own form.
 
     Raises:
@@ -147,10 +152,76 @@ def _source(grammar: Grammar) -> str:
                 return str(LLMatcher.grammar_from_lark(grammar.source))
             case "gbnf":
                 return str(LLMatcher.grammar_from_lark(any_to_lark(grammar.source)))
+            case "tools":
+                return str(LLMatcher.grammar_from_lark(_calls(orjson.loads(grammar.source), special)))
     except GbnfToLarkError as error:
         raise _refused(grammar, str(error)) from None
     except ValueError as error:
         raise _refused(grammar, _reason(str(error))) from None
+
+
+def _calls(spec: Mapping[str, Any], special: Callable[[str], bool]) -> str:
+    """Text, then calls, then nothing: llguidance's Lark, whose `<…>` are special tokens.
+
+    A mark that is ordinary text begins a call wherever it stands, so the text before it is matched lazily.
+    """
+    opening, closing = spec["open"], spec["close"]
+    mark = opening.rstrip("\n")
+    body = f"{_quoted(opening[len(mark) :])} call {_quoted(closing, special)}"
+    if spec["array"]:
+        more = '("," " "? call)*' if spec["parallel"] else ""
+        body = f'"[" call {more} "]"'
+    begin = _quoted(mark, special)
+    again = f'("\\n"? {begin} {body})*' if spec["parallel"] and not spec["array"] and mark else ""
+    rules = {"call": f"%json {orjson.dumps(spec['call']).decode()}", "TEXT": r"/(.|\n)*/"}
+    said = spec["otherwise"]
+    if said is not None:
+        rules["said"] = f"%json {orjson.dumps(said).decode()}"
+    if spec["required"]:
+        rules["start"] = f"{begin} {body} {again}" if mark else "call"
+    elif said is not None:
+        rules["start"] = f"said | {begin} {body} {again}" if mark else "said | call"
+    elif not mark:
+        # The call is the completion; any other text does not begin like an object.
+        rules["start"], rules["OTHER"] = "call | OTHER", r"/[^{\s](.|\n)*/"
+    else:
+        if special(mark):
+            rules["start"] = f"TEXT ({begin} {body} {again})?"
+        else:
+            rules["start"] = f"TEXT | first {body} {again}"
+            rules["first[lazy]"] = f"TEXT {begin}"
+        if spec["bare"]:
+            rules |= _bare_calls(spec)
+            rules["start"] += " | BARE (" + " | ".join(f"bare_{at}" for at in range(len(spec["bare"]))) + ") FENCE"
+            rules["TEXT"] += f" & ~/{BARE}(.|\\n)*/"
+    return "%llguidance {}\n" + "\n".join(f"{name}: {rule}" for name, rule in sorted(rules.items(), key=_start_first))
+
+
+def _bare_calls(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Calls without their marks, from behind the key of the name on: what begins so is a call, or nothing at all."""
+    key = orjson.dumps(orjson.dumps(spec["arguments"]).decode()).decode()
+    rules = {"BARE": f"/{BARE}/", "FENCE": r"/([ \n]*```)?/", "WS": r"/[ \n]{1,20}/"}
+    for at, (name, parameters) in enumerate(spec["bare"]):
+        quoted = orjson.dumps(orjson.dumps(name).decode()).decode()
+        rules[f"bare_{at}"] = f'{quoted} WS? "," WS? {key} WS? ":" WS? bare_arguments_{at} WS? "}}"'
+        rules[f"bare_arguments_{at}"] = f"%json {orjson.dumps(parameters).decode()}"
+    return rules
+
+
+def _start_first(rule: tuple[str, str]) -> tuple[bool, str]:
+    return rule[0] != "start", rule[0]
+
+
+BARE = r'[ \n]*(```(json)?[ \n]*)?\{[ \n]*"name"[ \n]*:[ \n]*'
+"""How a call begins whose marks were forgotten; a regular expression for llguidance."""
+
+MARK = re.compile(r"(<[^<>\s]{1,60}>|\[[A-Z_]{2,40}\])")
+
+
+def _quoted(text: str, special: Callable[[str], bool] = lambda _: False) -> str:
+    """Lark's words for a text: its special tokens by name, the rest quoted."""
+    parts = [part for part in MARK.split(text) if part]
+    return " ".join(part if special(part) else orjson.dumps(part).decode() for part in parts)
 
 
 def _reason(error: str) -> str:

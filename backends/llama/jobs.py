@@ -20,6 +20,7 @@ class Job:
     Attributes:
         generated: for each choice, tokens that another engine already produced.
         constraint: what each choice must be, at its beginning.
+        spelled: control tokens that are text here, since they tell where a call begins.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Job:
     params: Sampling
     generated: dict[int, list[int]] = field(default_factory=dict)
     constraint: Constraint | None = None
+    spelled: frozenset[int] = frozenset()
 
 
 @dataclass(eq=False, slots=True)
@@ -40,6 +42,7 @@ class Choice:
     text: TextAssembler
     last: int  # length of prompt and completion together at which the context is full
     constraint: Constraint | None = None
+    spelled: frozenset[int] = frozenset()
 
     @classmethod
     def begin(cls, model: Model, job: Job, index: int, n_ctx: int, now: float) -> Choice:
@@ -51,12 +54,12 @@ class Choice:
         banned = sorted(model.eog) if job.params.ignore_eos else ()
         sampler = Sampler(job.params, choice=index, prompt=prompt, banned=banned)
         constraint = job.constraint.copy() if job.constraint else None
-        choice = cls(index, sequence, sampler, TextAssembler(job.params.stop), n_ctx, constraint)
+        choice = cls(index, sequence, sampler, TextAssembler(job.params.stop), n_ctx, constraint, job.spelled)
         sampler.resume(generated)
         if constraint and generated:
             constraint.take(generated)
         for token in generated:
-            choice.text.push(model.shown(token))
+            choice.text.push(choice._shown(model, token))
         return choice
 
     def sample(self, logits: sampling.Logits) -> sampling.Choice:
@@ -77,7 +80,7 @@ class Choice:
         if token in model.eog:
             reason = "stop"
         else:
-            text, ready, stopped = self.text.push(model.shown(token), self._logprobs(model, chosen))
+            text, ready, stopped = self.text.push(self._shown(model, token), self._logprobs(model, chosen))
             if stopped or (self.constraint and self.constraint.done):
                 reason = "stop"
             elif s.generated >= s.max_tokens or len(s.tokens) >= self.last:
@@ -86,6 +89,9 @@ class Choice:
             rest, more = self.text.flush()
             text, ready = text + rest, ready + more
         return Chunk(self.index, text, (token,), ready, reason)
+
+    def _shown(self, model: Model, token: int) -> bytes:
+        return model.piece(token) if token in self.spelled else model.shown(token)
 
     def _logprobs(self, model: Model, chosen: sampling.Choice) -> TokenLogprob | None:
         if self.sampler.params.top_logprobs is None:

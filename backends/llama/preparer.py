@@ -7,12 +7,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import orjson
+
 from backends.errors import BackendError, ContextLengthExceeded, InvalidRequest
 from backends.llama import protocol
 from backends.llama.bindings import Model
-from backends.llama.grammar import Constraint, Grammars
+from backends.llama.grammar import MARK, Constraint, Grammars
 from backends.llama.jobs import Job
 from backends.llama.template import ChatTemplate
+from backends.llama.tool_parser import THINK
 from backends.types import Grammar
 
 MAX_PREPARED = 512
@@ -23,6 +26,7 @@ class Prompts(NamedTuple):
 
     tokens: tuple[list[int], ...]
     constraint: Constraint | None
+    spelled: frozenset[int]
 
 
 class Preparer:
@@ -37,14 +41,17 @@ class Preparer:
         self._prepared: OrderedDict[str, Prompts] = OrderedDict()
         source = model.chat_template()
         bos, eos = model.special_text("bos"), model.special_text("eos")
-        self._grammars = Grammars(model.grammar_tokenizer, model.n_vocab)
+        self._grammars = Grammars(model.grammar_tokenizer, model.n_vocab, model.is_special)
         self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
 
     def prepare(self, message: Mapping[str, Any]) -> protocol.Prepared:
         """Tokenise and keep. Raises `InvalidRequest`."""
-        prompts = (
-            (self._chat(message),) if message["kind"] == "chat" else tuple(map(self._completion, message["prompts"]))
-        )
+        thinking = False
+        if message["kind"] == "chat":
+            tokens, thinking = self._chat(message)
+            prompts: tuple[list[int], ...] = (tokens,)
+        else:
+            prompts = tuple(map(self._completion, message["prompts"]))
         longest = max(map(len, prompts))
         if longest >= self._n_ctx:
             raise ContextLengthExceeded(
@@ -52,12 +59,13 @@ class Preparer:
             )
         grammar = message.get("grammar")
         constraint = self._grammars.compile(Grammar(**grammar)) if grammar else None
+        ready = Prompts(prompts, constraint, self._spelled(grammar) if grammar else frozenset())
         with self._lock:
-            self._prepared[message["id"]] = Prompts(prompts, constraint)
+            self._prepared[message["id"]] = ready
             while len(self._prepared) > MAX_PREPARED:
                 self._prepared.popitem(last=False)
         cached = sum(map(self._provided, prompts))
-        return protocol.Prepared(longest, cached, sum(map(len, prompts)) - cached)
+        return protocol.Prepared(longest, cached, sum(map(len, prompts)) - cached, thinking)
 
     def job(self, message: Mapping[str, Any]) -> Job:
         """The prepared request, ready for the engine. Raises `InvalidRequest`."""
@@ -72,14 +80,27 @@ class Preparer:
         if prepared is None:
             raise BackendError("The request was not prepared, or too long ago.", code="not_prepared")
         generated = {int(i): list(tokens) for i, tokens in message.get("generated", {}).items()}
-        return Job(message["id"], prepared.tokens, message["n"], params, generated, prepared.constraint)
+        return Job(
+            message["id"], prepared.tokens, message["n"], params, generated, prepared.constraint, prepared.spelled
+        )
+
+    def _spelled(self, grammar: Mapping[str, Any]) -> frozenset[int]:
+        """The tokens that mark a call, if they are such as are not shown."""
+        if grammar["kind"] != "tools":
+            return frozenset()
+        spec = orjson.loads(grammar["source"])
+        marks = MARK.findall(spec["open"] + spec["close"])
+        return frozenset(
+            self._model.tokenize(mark, special=True, begin=False)[0] for mark in marks if self._model.is_special(mark)
+        )
 
     def forget(self, request_id: str) -> None:
         """The client went away before its request was submitted."""
         with self._lock:
             self._prepared.pop(request_id, None)
 
-    def _chat(self, message: Mapping[str, Any]) -> list[int]:
+    def _chat(self, message: Mapping[str, Any]) -> tuple[list[int], bool]:
+        """Its tokens, and whether it ends in the midst of a thought."""
         if self._template is None:
             raise InvalidRequest(
                 "This model has no chat template, so it cannot chat. Use /v1/completions with a prompt.", param="model"
@@ -89,7 +110,7 @@ class Preparer:
         if said := message.get("continuation"):
             # Another model's words: whatever they look like, they are text and no control tokens.
             tokens += self._model.tokenize(said, special=False, begin=False)
-        return tokens
+        return tokens, not said and text.rstrip().endswith(THINK)
 
     def _completion(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):

@@ -127,7 +127,7 @@ class EngineProcess(WorkerProcess):
         future = self._prepared.get(message["id"])
         if message["op"] == "prepared":
             if future and not future.done():
-                future.set_result(protocol.Prepared(message["n"], message["cached"], message["uncached"]))
+                future.set_result(protocol.Prepared(**{name: message[name] for name in protocol.Prepared.__slots__}))
             return
         error = unpack_error(message["error"])
         if future and not future.done():

@@ -21,11 +21,12 @@ class Began:
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A tokenised request: prompt tokens of its longest prompt, and of all its prompts those that need no computing
-    now and those that do."""
+    now and those that do. `thinking`: it ends in the midst of a thought."""
 
     n: int
     cached: int
     uncached: int
+    thinking: bool = False
 
 
 @dataclass(frozen=True, slots=True)

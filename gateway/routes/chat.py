@@ -7,10 +7,10 @@ from typing import Any
 
 from starlette.requests import Request as HTTPRequest
 
-from backends.types import Request
+from backends.types import NamedTool, Request, ToolChoice
 from gateway.routes.answer import Answer
 from gateway.routes.inference import Inference, controls, outcome_of
-from gateway.schemas.chat import ChatRequest
+from gateway.schemas.chat import ChatRequest, NamedChoice
 from gateway.schemas.parse import check, parse_json, read_body
 from gateway.schemas.structure import grammar_of
 from gateway.sse import ChatFrames
@@ -48,12 +48,20 @@ def chat_request(
         sampling=wire.sampling(max_tokens, (wire.top_logprobs or 0) if wire.logprobs else None),
         n=wire.n or 1,
         needs=frozenset(needs),
+        tools=tuple(raw.get("tools") or ()),
+        tool_choice=_tool_choice(wire),
+        parallel_tools=wire.parallel_tool_calls is not False,
         grammar=grammar_of(wire.response_format, raw.get("response_format"), wire.grammar),
         template_kwargs=wire.chat_template_kwargs or {},
         raw=raw,
         **controls(wire, http, key_classes),
     )
     return request, needs
+
+
+def _tool_choice(wire: ChatRequest) -> ToolChoice:
+    choice = wire.tool_choice
+    return NamedTool(choice.function.name) if isinstance(choice, NamedChoice) else choice or "auto"
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -112,6 +113,27 @@ class Tool(Wire):
     function: Function
 
 
+class FunctionName(Wire):
+    name: str
+
+
+class NamedChoice(Wire):
+    """This function must be called."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+def _choice_tag(value: Any) -> str:
+    return "<name>" if isinstance(value, dict) else "<word>"
+
+
+Choice = Annotated[
+    Annotated[Literal["auto", "none", "required"], Tag("<word>")] | Annotated[NamedChoice, Tag("<name>")],
+    Discriminator(_choice_tag),
+]
+
+
 class ChatRequest(Generation):
     """A chat. Fields that are not listed are accepted and, where a provider answers, passed on to it."""
 
@@ -124,7 +146,7 @@ class ChatRequest(Generation):
         default=None, description="What the completion must be: llama.cpp's GBNF, Lark, a regex."
     )
     tools: Many[Tool] | None = Field(default=None, max_length=128)
-    tool_choice: Any = None
+    tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     functions: Many[dict[str, Any]] | None = None
     modalities: Many[Literal["text", "audio"]] | None = None
@@ -143,9 +165,39 @@ class ChatRequest(Generation):
             )
         if self.top_logprobs is not None and not self.logprobs:
             raise FieldError("top_logprobs", "it needs `logprobs: true`")
+        self._check_tools()
         structured = self.response_format is not None and self.response_format.type != "text"
         if self.grammar is not None and structured:
             raise FieldError("grammar", "it and `response_format` both say what the completion must be")
         if self.ignore_eos and (self.grammar is not None or structured):
             raise FieldError("ignore_eos", "a completion that must have a form ends where that does")
         return self
+
+    def _check_tools(self) -> None:
+        names = [tool.function.name for tool in self.tools or ()]
+        if len(set(names)) < len(names):
+            raise FieldError("tools", "two functions have the same name")
+        if self.tool_choice is not None and self.tool_choice != "none" and not names:
+            raise FieldError("tool_choice", "it needs `tools`")
+        if isinstance(self.tool_choice, NamedChoice) and self.tool_choice.function.name not in names:
+            raise FieldError("tool_choice", f"there is no function {self.tool_choice.function.name!r} in `tools`")
+        _check_history(self.messages)
+
+
+def _check_history(messages: list[Message]) -> None:
+    """Each result answers a call of the assistant's turn before it, and each call has one before the next turn."""
+    calls: dict[str, int] = {}
+    for at, message in enumerate(messages):
+        if message.role != "tool":
+            _check_answered(calls)
+            calls = {call.id: at for call in message.tool_calls or ()}
+        elif message.tool_call_id not in calls:
+            raise FieldError(f"messages[{at}].tool_call_id", "no call of the assistant's turn before it has this id")
+        else:
+            del calls[message.tool_call_id]
+    _check_answered(calls)
+
+
+def _check_answered(calls: Mapping[str, int]) -> None:
+    for id_, at in calls.items():
+        raise FieldError(f"messages[{at}].tool_calls", f"the call {id_!r} has no result in a `tool` message after it")
