@@ -23,7 +23,7 @@ from gateway.manifests import manifests
 from gateway.metrics import Metrics
 from gateway.middleware import BodyLimit, HostGuard, KeyGuard, Recorder
 from gateway.models import build_backends, check_names, default_model, find_pulled, generating, model_aliases
-from gateway.names import Run, names_of
+from gateway.names import names_of
 from gateway.planning import Planner
 from gateway.policies import (
     check_rules,
@@ -47,6 +47,7 @@ from gateway.routes.moderations import moderations_endpoint
 from gateway.routes.rerank import rerank_endpoint
 from gateway.routes.site import healthz, metrics_endpoint, readyz_endpoint, status_endpoint
 from gateway.shared import Shared, build_shared
+from gateway.small_models import Run, runner
 from gateway.state import Site
 from policies.base import Route
 
@@ -101,7 +102,11 @@ def build_generation(
     check_rules(config, site)
     policy = policy_hash(config)
     looks = rules_look(config)
-    egress = Egress(shared.boundary, detector_of(config) if remote or looks else None, names_of(config.privacy, run))
+    egress = Egress(
+        shared.boundary,
+        detector_of(config) if remote or looks else None,
+        names_of(config.privacy, run or runner(site.backends)),
+    )
     planner = Planner(site, policies_of(config), shared.books, egress, always_looks=looks)
     works = Works(site.backends, egress, shared.books, shared.metrics)
     dispatcher = Dispatcher(planner, works, config.limits.total_timeout_s)

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from backends.errors import EngineFailed
-from backends.types import Request, Result
+from backends.types import Request
 from gateway.schemas.settings import PrivacySettings
+from gateway.small_models import Run
 from policies.names import Found, literals, spans_of, texts_of, windows
 
 log = logging.getLogger("outstation.names")
@@ -21,9 +21,6 @@ REMEMBERED = 4096  # windows; a conversation brings its beginning with every tur
 
 Finder = Callable[[Sequence[str]], Awaitable[list[list[Found]]]]
 """What a model finds in each of some texts, the pieces of which it is not sure included."""
-
-Run = Callable[[str, Request], Awaitable[tuple[list[Result], int]]]
-"""Runs a request on a small model, by its name: the results, one for each prompt, and how many tokens they had."""
 
 
 class Names:
@@ -77,22 +74,16 @@ def _pieces(raw: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(piece for text in texts_of(raw) for piece in windows(text)))
 
 
-def names_of(settings: PrivacySettings, run: Run | None) -> Names | None:
-    """The search as configured; None: names are not looked for. `run`: None: no small model can be run."""
-    if not settings.names:
-        return None
-    return Names(model_finder(run or _nothing_runs, settings.names), settings.names_timeout_ms / 1000)
-
-
-async def _nothing_runs(model: str, request: Request) -> tuple[list[Result], int]:
-    raise EngineFailed(f"No small model can be run here, so not {model}.")
+def names_of(settings: PrivacySettings, run: Run) -> Names | None:
+    """The search as configured; None: names are not looked for."""
+    return Names(model_finder(run, settings.names), settings.names_timeout_ms / 1000) if settings.names else None
 
 
 def model_finder(run: Run, model: str) -> Finder:
     """Finds with that small model."""
 
     async def find(texts: Sequence[str]) -> list[list[Found]]:
-        request = Request("names", model, "classification", prompts=tuple(texts), options={"truncate": False})
+        request = Request("names", model, "classification", prompts=tuple(texts), options={"tokens": True})
         results, _ = await run(model, request)
         return [[(start, end, label, p) for start, end, label, p in result["spans"]] for result in results]
 

@@ -49,7 +49,7 @@ def small_backend(local: LocalModel, config: Config, pool: Pool) -> Backend:
         created=local.created,
         load_at_start=local.name in config.small_models.defaults.values(),
     )
-    host = pool.shared(of_host, lambda: build_onnx_host(of_host))
+    host = pool.shared(of_host, lambda: build_onnx_host(of_host, pool.memory))
     return pool.get((of_host, settings), lambda: [build_onnx(settings, host)])[0]
 
 
@@ -77,14 +77,14 @@ def runner(backends: Mapping[str, Backend]) -> Run:
         backend = backends.get(model)
         if backend is None:
             raise ModelNotFound(f"There is no model {model!r} here. `outstation pull {model}` may fetch it.")
-        results: list[Result] = []
+        results: dict[int, Result] = {}
         tokens = 0
         async with aclosing(backend.generate(request)) as events:
             async for event in events:
                 if isinstance(event, Chunk):
-                    results.append(cast("Result", event.wire or {}))
+                    results[event.index] = cast("Result", event.wire or {})
                 else:
                     tokens = event.prompt_tokens
-        return results, tokens
+        return [results[index] for index in range(len(request.prompts))], tokens
 
     return run

@@ -70,6 +70,10 @@ class Job:
         if manifest.task == "classify":
             return answers.highest([answers.labelled(part, manifest) for part in parts], manifest.exclusive)
         text, seen = self.texts[prompt], self.pieces[prompt]
+        if self.options.get("tokens"):
+            rows = [part.tolist() for part in parts]
+            kinds = [spans.kinds(p.offsets, row, manifest.labels) for p, row in zip(seen, rows, strict=True)]
+            return {"spans": [span for piece in kinds for span in piece]}
         found = [
             spans.decode(text, spans.words(piece.offsets, piece.words, part.tolist(), manifest.labels))
             for piece, part in zip(seen, parts, strict=True)

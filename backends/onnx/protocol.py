@@ -40,7 +40,7 @@ def ask(key: str, folder: str, base: str, request: Request, *, run: bool) -> dic
     }
 
 
-OPTIONS = ("query", "truncate", "windows", "input_type", "dimensions")
+OPTIONS = ("query", "truncate", "windows", "tokens", "input_type", "dimensions")
 
 
 def _pack(prompt: Prompt) -> Any:

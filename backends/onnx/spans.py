@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 Span = tuple[int, int, str, float]
 """(start, end) in characters, label, probability."""
 OUTSIDE = "O"
+LEAST = 0.02  # what is less likely is not told
 JOINERS = frozenset("'’-.@_/+")  # within a name, an address or a number
 
 
@@ -53,6 +54,18 @@ def words(
             found.append(Word(start, end, scores, fresh))
         last = number
     return found
+
+
+def kinds(offsets: Sequence[tuple[int, int]], rows: Sequence[Sequence[float]], labels: Sequence[str]) -> Iterator[Span]:
+    """Of each token all kinds that it may belong to, however unlikely: for who decides otherwise than `decode`."""
+    for (start, end), row in zip(offsets, rows, strict=True):
+        scores: dict[str, float] = {}
+        for label, p in zip(labels, row, strict=True):
+            kind = label.removeprefix("B-").removeprefix("I-")
+            scores[kind] = scores.get(kind, 0.0) + p
+        likely = {kind: p for kind, p in scores.items() if p >= LEAST and kind != OUTSIDE}
+        if end > start:
+            yield from ((start, end, kind, p) for kind, p in likely.items())
 
 
 def _join(word: Word, end: int, scores: Mapping[str, float]) -> None:

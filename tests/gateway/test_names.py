@@ -13,15 +13,18 @@ import pytest
 
 from backends.errors import Overloaded
 from backends.fake import FakeBackend, say
-from backends.types import Request, Result
+from backends.types import Chunk, Request, Result, Usage
 from gateway.app import build_app
 from gateway.audit_reader import decisions
 from gateway.config import load_config
 from gateway.names import REMEMBERED, Names, model_finder
 from gateway.providers import remote_routes
 from gateway.record import read_facts
+from gateway.small_models import runner
+from policies.names import literals
 from tests.gateway.conftest import living
 from tests.gateway.test_routing import FakeRemote
+from tests.onnx.conftest import folder, running  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.anyio
 
@@ -251,3 +254,31 @@ async def test_too_few_answers_tell_nothing():
     messages = [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]
     assert await Names(one, 1.0).of("r", {"messages": messages}) is None
     assert await Names(one, 1.0).of("r", {"messages": messages[:1]}) == ()
+
+
+async def test_results_that_come_in_no_order_are_put_in_theirs():
+    class Late(FakeBackend):
+        async def generate(self, request):
+            for index in (2, 0, 1):
+                yield Chunk(index, finish_reason="stop", wire={"score": float(index)})
+            yield Usage(7, 0)
+
+    request = Request("r", "m", "rerank", prompts=("a", "b", "c"))
+    results, tokens = await runner({"m": Late()})("m", request)
+    assert ([result["score"] for result in results], tokens) == ([0.0, 1.0, 2.0], 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Ask Maria Gonzales to call Tom about the pump.", {"Maria Gonzales", "Tom"}),
+        ("Bitte Herrn Jan van der Berg fragen, ob die Pumpe P-101 läuft.", {"Jan van der Berg"}),
+        ("Why did J. R. Smith reset the drive fault F12?", {"J. R. Smith"}),
+        ("ASK MARIA GONZALES TO CALL TOM.", {"MARIA GONZALES", "TOM"}),
+        ("Bosch pump P-101 tripped on high vibration at 14:32.", set()),
+    ],
+)
+async def test_the_real_model_finds_people_and_leaves_pumps_alone(folder, running, text, names):  # noqa: F811
+    async with running(folder("rampart"), threads=1) as host:
+        found = await Names(model_finder(host.run, "rampart"), 60.0).of("r", {"messages": [{"content": text}]})
+    assert set(found or ()) == {part for name in names for part in literals([name])}
