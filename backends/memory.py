@@ -10,6 +10,8 @@ from backends.errors import Unavailable
 
 SMALL_FACTOR = 2
 """Of a small model's files: weights are unpacked, and a run needs room beside them."""
+RUNTIME_BYTES = 96 << 20
+"""Of the process of all small models, before the first of them: its libraries."""
 RETRY_S = 30.0
 
 
@@ -39,34 +41,39 @@ class MemoryBudget:
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
-        self._taken: dict[object, tuple[str, int]] = {}
+        # By the process that holds it and the model's name.
+        self._taken: dict[tuple[int, str], int] = {}
         self._watches: set[asyncio.Task[None]] = set()
-
-    def take(self, holder: object, name: str, need: int) -> None:
-        """Takes `need` bytes for the model `name`, on top of what others have. `holder` is given back by.
-
-        Raises:
-            Unavailable: it does not fit; the message says who has the rest.
-        """
-        others = [(other, size) for key, (other, size) in self._taken.items() if key != holder]
-        used = sum(size for _, size in others)
-        if self.limit is not None and used + need > self.limit:
-            raise Unavailable(
-                f"The model {name} needs about {_mib(need)}, and of the {_mib(self.limit)} that `limits.memory_mb` "
-                f"allows all models {self._held(others)}.",
-                retry_after=RETRY_S,
-                code="memory_limit",
-            )
-        self._taken[holder] = name, need
-
-    def give_back(self, holder: object) -> None:
-        """What the holder took, if it did."""
-        self._taken.pop(holder, None)
 
     @property
     def used(self) -> int:
         """Bytes that are taken."""
-        return sum(size for _, size in self._taken.values())
+        return sum(self._taken.values())
+
+    def check(self, name: str, need: int) -> None:
+        """Raises `Unavailable` if `need` more bytes do not fit; the message says who has the others."""
+        if self.limit is not None and self.used + need > self.limit:
+            raise Unavailable(
+                f"The model {name} needs about {_mib(need)} of the {_mib(self.limit)} that `limits.memory_mb` allows "
+                f"all models, and {self._held()}.",
+                retry_after=RETRY_S,
+                code="memory_limit",
+            )
+
+    def take(self, process: object, name: str, need: int) -> None:
+        """Takes `need` bytes for a model in a process, once, until the process ends or gives them back.
+
+        Raises:
+            Unavailable: it does not fit.
+        """
+        if (id(process), name) not in self._taken:
+            self.check(name, need)
+            self._taken[id(process), name] = need
+
+    def give_back(self, process: object, name: str = "") -> None:
+        """What the model has in the process; without a name: what all have."""
+        for key in [key for key in self._taken if key[0] == id(process) and name in (key[1], "")]:
+            del self._taken[key]
 
     def guarded(
         self, name: str, need: Callable[[], int], spawn: Callable[[], Awaitable[P]]
@@ -74,31 +81,30 @@ class MemoryBudget:
         """`spawn`, which takes what the model needs before it starts a process, until that process has ended."""
 
         async def start() -> P:
-            holder = object()
-            self.take(holder, name, need())
+            before = object()
+            self.take(before, name, need())
             try:
                 process = await spawn()
-            except BaseException:
-                self.give_back(holder)
-                raise
-            watch = asyncio.create_task(self._until_end(process, holder))
+                self._taken[id(process), name] = need()
+            finally:
+                self.give_back(before)
+            watch = asyncio.create_task(self._until_end(process))
             self._watches.add(watch)
             watch.add_done_callback(self._watches.discard)
             return process
 
         return start
 
-    async def _until_end(self, process: _Ending, holder: object) -> None:
+    async def _until_end(self, process: _Ending) -> None:
         try:
             await process.ended()
         finally:
-            self.give_back(holder)
+            self.give_back(process)
 
-    @staticmethod
-    def _held(others: list[tuple[str, int]]) -> str:
-        if not others:
-            return "none is taken: it can never fit"
-        return "these have their part: " + ", ".join(f"{name} {_mib(size)}" for name, size in others)
+    def _held(self) -> str:
+        if not self._taken:
+            return "nothing else has any: it can never fit"
+        return "others have theirs: " + ", ".join(f"{name} {_mib(size)}" for (_, name), size in self._taken.items())
 
 
 def _mib(size: int) -> str:

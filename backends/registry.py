@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from backends.base import Backend
 from backends.llama.settings import LlamaSettings
@@ -11,15 +11,16 @@ from backends.onnx.settings import OnnxHostSettings, OnnxSettings
 from backends.remote.settings import ProviderSettings
 
 if TYPE_CHECKING:
+    from backends.memory import MemoryBudget
     from backends.onnx.host import OnnxHost
     from backends.remote.provider import Depart
 
 
-def build_llama(settings: LlamaSettings) -> Backend:
-    """A local GGUF model, computed by llama.cpp in a process of its own."""
+def build_llama(settings: LlamaSettings, budget: MemoryBudget | None = None) -> Backend:
+    """A local GGUF model, computed by llama.cpp in a process of its own, which takes its memory from the budget."""
     from backends.llama.backend import LlamaBackend
 
-    return LlamaBackend(settings)
+    return LlamaBackend(settings, budget)
 
 
 def build_onnx(settings: OnnxSettings, host: OnnxHost) -> Backend:
@@ -29,11 +30,11 @@ def build_onnx(settings: OnnxSettings, host: OnnxHost) -> Backend:
     return OnnxBackend(settings, host)
 
 
-def build_onnx_host(settings: OnnxHostSettings) -> OnnxHost:
-    """What computes all small models. Nothing is started yet."""
+def build_onnx_host(settings: OnnxHostSettings, budget: MemoryBudget | None = None) -> OnnxHost:
+    """What computes all small models, each with memory from the budget. Nothing is started yet."""
     from backends.onnx.host import OnnxHost
 
-    return OnnxHost(settings)
+    return OnnxHost(settings, budget=budget)
 
 
 def build_openai(settings: ProviderSettings, depart: Depart, allowed: Callable[[], bool]) -> list[Backend]:
@@ -49,17 +50,3 @@ def build_openai(settings: ProviderSettings, depart: Depart, allowed: Callable[[
 
     provider = Provider(settings, depart, Transport(), knocking=Knocking(allowed=allowed))
     return [OpenAIBackend(provider, model) for model in settings.models]
-
-
-BUILDERS: Mapping[str, Callable[[Any], Backend]] = {
-    "llama": build_llama,
-}
-
-
-def build(kind: str, settings: object) -> Backend:
-    """The backend of that kind. Nothing is loaded yet.
-
-    Raises:
-        KeyError: no such kind.
-    """
-    return BUILDERS[kind](settings)

@@ -12,7 +12,7 @@ from backends.base import Backend
 from backends.errors import BackendError
 from backends.llama.settings import LlamaSettings
 from backends.models.store import LLM, LocalModel, Store
-from backends.registry import build
+from backends.registry import build_llama
 from backends.types import GENERATES, Kind, Sampling
 from gateway.config import Config, ConfigError, place_of
 from gateway.pool import Pool
@@ -67,7 +67,7 @@ def _unconfigured(local: LocalModel, default: str, config: Config) -> LlamaSetti
 
 
 def _pooled(settings: LlamaSettings, pool: Pool) -> Backend:
-    return pool.get(settings, lambda: [build("llama", settings)])[0]
+    return pool.get(settings, lambda: [build_llama(settings, pool.memory)])[0]
 
 
 def default_model(config: Config, names: Sequence[str]) -> str:

@@ -6,14 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar, cast
 
 from backends.base import Backend
+from backends.memory import MemoryBudget
 
 T = TypeVar("T")
 
 
 class Pool:
-    """One for the process. Belongs to the event loop."""
+    """One for the process. Belongs to the event loop.
+
+    Attributes:
+        memory: what the backends may take together; its limit is the present configuration's.
+    """
 
     def __init__(self) -> None:
+        self.memory = MemoryBudget()
         self._made: list[tuple[object, list[Backend]]] = []
         self._shared: list[tuple[object, object]] = []
 

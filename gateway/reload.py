@@ -69,7 +69,7 @@ class Gateway:
         self._known = _stamp(config.source)
         self.shared = make_shared(lambda: self.current.site)
         self.current = build(config, self.shared)
-        self.shared.boundary.shut(config.routing.offline)
+        self._bound(config)
         self._started = config
         self._build = build
         self._load = load
@@ -120,13 +120,18 @@ class Gateway:
     def _put_in_force(self, new: Generation, read: Config) -> None:
         old, self.current = self.current, new
         self._alive.append(new)
-        self.shared.boundary.shut(new.config.routing.offline)
+        self._bound(new.config)
         log.info("configuration reloaded: policy %s, was %s", new.policy, old.policy)
         if late := _needs_restart(self._started, read):
             log.warning("changed, but only with the next start: %s", ", ".join(late))
         _tell(new.config, old.config)
         new.site.start()
         self._spawn(self._retire(old))
+
+    def _bound(self, config: Config) -> None:
+        """What holds at once, for requests under way as well."""
+        self.shared.boundary.shut(config.routing.offline)
+        self.shared.pool.memory.limit = config.limits.memory_mb * (1 << 20) if config.limits.memory_mb else None
 
     def _as_it_runs(self, config: Config) -> Config:
         """With what cannot change as it is now. Raises `ConfigError` if that leaves an open address without a key."""

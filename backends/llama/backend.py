@@ -32,11 +32,12 @@ class LlamaBackend:
 
     def __init__(self, settings: LlamaSettings, budget: MemoryBudget | None = None) -> None:
         self.settings = settings
+        self._budget = budget or MemoryBudget()
         self._info: GGUFInfo | None = None
         self._talks: Dialogue | None = None
         self._supervisor = Supervisor(
             f"the model {settings.name}",
-            (budget or MemoryBudget()).guarded(settings.name, self._need, self._spawn),
+            self._budget.guarded(settings.name, self._need, self._spawn),
             keep_alive_s=settings.keep_alive_s,
             load_timeout_s=settings.load_timeout_s,
         )
@@ -200,6 +201,9 @@ class LlamaBackend:
                 f"{self._queued} requests are waiting for {self.name}, as many as may wait.",
                 retry_after=self.retry_after(),
             )
+        if self._supervisor.status in ("stopped", "failed"):
+            # Told at once; the supervisor would try again and again, each time later.
+            self._budget.check(self.name, self._need())
 
     async def _next(
         self, events: AsyncIterator[Event | protocol.Began], seconds: float, code: str, what: str

