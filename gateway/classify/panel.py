@@ -15,8 +15,8 @@ from gateway.classify.verdict import Verdict, doubt, opinion_of
 from gateway.dispatch import Dispatcher
 from gateway.outcome import Outcome
 
-SHARE_FOR_OTHERS = 0.95
-"""Of the time that is left: what was asked first must still be told."""
+SHARE_TO_TELL, TO_TELL_S = 0.1, 0.5
+"""Of the time that is left, and in seconds: what is known by then must still be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Panel:
         if not asked:
             return
         left_s = parent.started + self.bound_s(member.request) - time.monotonic()
-        await self._escalator.improve(unsure, parent, left_s * SHARE_FOR_OTHERS)
+        await self._escalator.improve(unsure, parent, left_s - min(left_s * SHARE_TO_TELL, TO_TELL_S))
         for verdict in asked:
             verdict.seconds = time.monotonic() - parent.started
         others = sum(verdict.final is not verdict.edge for verdict in asked)

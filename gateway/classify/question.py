@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,9 +133,9 @@ def answered_label(text: str, labels: Sequence[str]) -> str | None:
         said = said.get("label") if isinstance(said, dict) and len(said) == 1 else None
     if not isinstance(said, str):
         return None
-    named = said.strip().strip("\"'`*").removesuffix(".").strip()
-    if named in labels:
-        return named
+    if said.strip() in labels:
+        return said.strip()
+    named = said.strip("\"'`*. \n")
     alike = [label for label in labels if label.casefold() == named.casefold()]
     return alike[0] if len(alike) == 1 else None
 
@@ -144,11 +145,11 @@ def said_confidence(folded: Folded, label: str) -> float | None:
 
     Tokens around it (braces, the field's name) were forced or say nothing.
     """
-    import math
-
     tokens = _tokens(folded)
     text = "".join(token for token, _ in tokens)
-    start = text.casefold().rfind(label.casefold())
+    start = text.rfind(label)
+    if start < 0 and len(text.lower()) == len(text):
+        start = text.lower().rfind(label.lower())
     if start < 0:
         return None
     total, at = 0.0, 0
