@@ -12,7 +12,6 @@ from gateway.routes.answer import Answer
 from gateway.routes.inference import Inference, controls, outcome_of
 from gateway.schemas.chat import ChatRequest, NamedChoice
 from gateway.schemas.parse import check, parse_json, read_body
-from gateway.schemas.structure import grammar_of
 from gateway.sse import ChatFrames
 
 PART_NEEDS = {"image_url": "vision", "input_audio": "audio", "file": "files"}
@@ -38,7 +37,8 @@ def chat_request(
     key_classes: Mapping[str, frozenset[str]],
 ) -> tuple[Request, Mapping[str, str]]:
     """The domain request, and which field of the body gave rise to each of its needs."""
-    needs = {**_content_needs(raw["messages"]), **_field_needs(wire)}
+    grammar, form_needs = wire.form(raw)
+    needs = {**_content_needs(raw["messages"]), **_field_needs(wire), **form_needs}
     max_tokens = wire.max_completion_tokens if wire.max_completion_tokens is not None else wire.max_tokens
     request = Request(
         id=request_id,
@@ -51,7 +51,7 @@ def chat_request(
         tools=tuple(raw.get("tools") or ()),
         tool_choice=_tool_choice(wire),
         parallel_tools=wire.parallel_tool_calls is not False,
-        grammar=grammar_of(wire.response_format, raw.get("response_format"), wire.grammar),
+        grammar=grammar,
         template_kwargs=wire.chat_template_kwargs or {},
         raw=raw,
         **controls(wire, http, key_classes),
@@ -94,10 +94,6 @@ def _field_needs(wire: ChatRequest) -> dict[str, str]:
     needs: dict[str, str] = {}
     if (wire.tools or wire.functions) and wire.tool_choice != "none":
         needs["tools"] = "tools" if wire.tools else "functions"
-    if wire.response_format and wire.response_format.type != "text":
-        needs["structured_output"] = "response_format"
-    if wire.grammar is not None:
-        needs["grammar"] = "grammar"
     if wire.modalities and "audio" in wire.modalities:
         needs["audio_output"] = "modalities"
     if wire.web_search_options is not None:

@@ -41,6 +41,7 @@ def completion_request(
     if len(prompts) > inference.limits.max_prompts:
         most = inference.limits.max_prompts
         raise InvalidRequest(f"`prompt`: at most {most} prompts here, got {len(prompts)}.", param="prompt")
+    grammar, needs = wire.form(raw)
     return Request(
         id=outcome_of(http).id,
         model=wire.model,
@@ -48,6 +49,8 @@ def completion_request(
         prompts=prompts,
         sampling=wire.sampling(wire.max_tokens or DEFAULT_MAX_TOKENS, wire.logprobs),
         n=wire.n or 1,
+        needs=frozenset(needs),
+        grammar=grammar,
         raw=raw,
         **controls(wire, http, inference.key_classes),
     )

@@ -9,7 +9,6 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from gateway.schemas.generation import Generation
 from gateway.schemas.parse import FieldError, Many, Wire
-from gateway.schemas.structure import ResponseFormat, Structure
 
 PART_TYPES = ("text", "refusal", "image_url", "input_audio", "file")
 
@@ -141,10 +140,6 @@ class ChatRequest(Generation):
     max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of `max_tokens`.")
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    response_format: ResponseFormat | None = None
-    grammar: Structure = Field(
-        default=None, description="What the completion must be: llama.cpp's GBNF, Lark, a regex."
-    )
     tools: Many[Tool] | None = Field(default=None, max_length=128)
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
@@ -166,11 +161,6 @@ class ChatRequest(Generation):
         if self.top_logprobs is not None and not self.logprobs:
             raise FieldError("top_logprobs", "it needs `logprobs: true`")
         self._check_tools()
-        structured = self.response_format is not None and self.response_format.type != "text"
-        if self.grammar is not None and structured:
-            raise FieldError("grammar", "it and `response_format` both say what the completion must be")
-        if self.ignore_eos and (self.grammar is not None or structured):
-            raise FieldError("ignore_eos", "a completion that must have a form ends where that does")
         return self
 
     def _check_tools(self) -> None:

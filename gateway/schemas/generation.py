@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from backends.types import Locality, Sampling
+from backends.types import Grammar, Locality, Sampling
 from gateway.schemas.parse import FieldError, Many, Wire
+from gateway.schemas.structure import ResponseFormat, Structure, grammar_of
 
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
 DataClass = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -92,7 +94,22 @@ class Generation(Named):
         | None
     ) = Field(default=None, description="Up to 16 strings that end the completion and are never part of it.")
     ignore_eos: bool | None = Field(default=None, description="Go on to `max_tokens`; for measurements.")
+    response_format: ResponseFormat | None = Field(
+        default=None, description="JSON, or JSON of a schema: enforced by the decoder of a local model."
+    )
+    grammar: Structure = Field(
+        default=None, description="What the completion must be: GBNF or Lark, or a regular expression as an object."
+    )
     metadata: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Generation:
+        structured = self.response_format is not None and self.response_format.type != "text"
+        if self.grammar is not None and structured:
+            raise FieldError("grammar", "it and `response_format` both say what the completion must be")
+        if self.ignore_eos and (self.grammar is not None or structured):
+            raise FieldError("ignore_eos", "a completion that must have a form ends where that does")
+        return self
 
     @model_validator(mode="after")
     def _one_penalty(self) -> Generation:
@@ -123,3 +140,10 @@ class Generation(Named):
             stop=tuple(stop),
             ignore_eos=bool(self.ignore_eos),
         )
+
+    def form(self, raw: Mapping[str, Any]) -> tuple[Grammar | None, dict[str, str]]:
+        """What the decoder has to enforce, and the need that it gives rise to, with the field at fault."""
+        if self.grammar is not None:
+            return grammar_of(None, None, self.grammar), {"grammar": "grammar"}
+        grammar = grammar_of(self.response_format, raw.get("response_format"), None)
+        return grammar, {"structured_output": "response_format"} if grammar else {}

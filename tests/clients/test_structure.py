@@ -165,3 +165,14 @@ def test_what_makes_no_sense_is_refused_at_its_place(sdk, fields, param, stream)
     with pytest.raises(BadRequestError) as caught:
         sdk.chat.completions.create(**{"model": "auto", "messages": ASK, "stream": stream, **fields})
     assert caught.value.param == param
+
+
+def test_raw_completions_are_held_to_it_as_well(sdk):
+    answer = sdk.completions.create(
+        model="auto",
+        prompt=["The sky is", "Grass is"],
+        max_tokens=20,
+        extra_body={"grammar": 'root ::= " blue" | " green"'},
+    )
+    assert {choice.text for choice in answer.choices} <= {" blue", " green"}
+    assert [choice.finish_reason for choice in answer.choices] == ["stop", "stop"]
