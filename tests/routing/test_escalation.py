@@ -102,11 +102,13 @@ async def test_only_what_policies_allow_leaves(
 
 async def test_the_operator_says_how_much_may_be_shown_at_most(site: Opened) -> None:
     rule = '[[escalations]]\nmodel = "c"\nto = "acme/large"\nwhat = "prediction"\n'
-    async with FaultProxy(usual=says("valve")) as proxy:
-        async with site(unsure(), config=provider("acme", proxy.url) + rule) as gateway:
-            for escalate in (None, True, {"what": "raw"}, {"to": "acme/large", "what": "raw"}):
-                _, result = await ask(gateway, escalate=escalate)
-                assert result["source"] == "remote"
+    async with (
+        FaultProxy(usual=says("valve")) as proxy,
+        site(unsure(), config=provider("acme", proxy.url) + rule) as gateway,
+    ):
+        for escalate in (None, True, {"what": "raw"}, {"to": "acme/large", "what": "raw"}):
+            _, result = await ask(gateway, escalate=escalate)
+            assert result["source"] == "remote"
     assert len(proxy.seen) == 4
     assert all(MAIL.encode() not in seen.body and b"hums" not in seen.body for seen in proxy.seen)
 
@@ -159,10 +161,12 @@ async def test_the_budget_holds(site: Opened) -> None:
 
 async def test_auto_asks_the_box_first(site: Opened) -> None:
     model = FakeBackend("m", say('{"label": "valve"}'))
-    async with FaultProxy(usual=says("pump")) as proxy:
-        async with site(model, unsure(), config=provider("acme", proxy.url)) as gateway:
-            _, here = await ask(gateway, "auto")
-            _, there = await ask(gateway, "auto", outstation={"locality": "prefer_remote"}, input="hums")
-            assert model.requests[0].prompts == ()
+    async with (
+        FaultProxy(usual=says("pump")) as proxy,
+        site(model, unsure(), config=provider("acme", proxy.url)) as gateway,
+    ):
+        _, here = await ask(gateway, "auto")
+        _, there = await ask(gateway, "auto", outstation={"locality": "prefer_remote"}, input="hums")
     assert (here["source"], here["label"]) == ("local_llm", "valve")
-    assert there["source"] == "remote"
+    assert (there["source"], there["label"]) == ("remote", "pump")
+    assert len(model.requests) == 1
