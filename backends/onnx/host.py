@@ -74,7 +74,10 @@ class OnnxHost:
 
     def add(self, settings: OnnxSettings) -> None:
         """A model that may be asked for. The last one of a name counts."""
+        old = self._entries.get(settings.name)
         self._entries[settings.name] = _Entry(settings)
+        if old and old.settings != settings:
+            self._unload(old.settings)
 
     async def remove(self, settings: OnnxSettings) -> None:
         """Nobody will ask for it any more: its memory is given back; with the last one the process ends."""
@@ -85,7 +88,11 @@ class OnnxHost:
         if not self._entries:
             await self.close()
             self._supervisor = self._supervise()
-        elif (process := self._supervisor.engine) and process.open:
+        else:
+            self._unload(settings)
+
+    def _unload(self, settings: OnnxSettings) -> None:
+        if (process := self._supervisor.engine) and process.open:
             self._budget.give_back(process, settings.name)
             process.send({"op": "unload", "folder": str(settings.folder)})
 
@@ -95,7 +102,14 @@ class OnnxHost:
         path = entry.settings.folder / MANIFEST
         stamp = path.stat().st_mtime_ns if path.is_file() else 0
         if stamp != entry.stamp or entry.manifest is None:
-            entry.manifest = read_manifest(entry.settings.folder)
+            try:
+                entry.manifest = read_manifest(entry.settings.folder)
+            except BadModelFile as error:
+                entry.problem = error.message
+                raise
+            if entry.stamp != -1:  # another version has come: what is in memory is not it
+                self._unload(entry.settings)
+                entry.in_memory_of = 0
             entry.stamp, entry.problem = stamp, ""
         return entry.manifest
 

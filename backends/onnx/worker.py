@@ -89,7 +89,8 @@ class Worker:
             case "load":
                 self._loader.submit(self._guarded, message["id"], lambda: self._load(message))
             case "unload":
-                self._loader.submit(self._room.unload, message["folder"])
+                self._room.unload(message["folder"])  # what is asked next is for what lies there now
+                self._loader.submit(self._room.unload, message["folder"])  # and if it is being loaded just now
             case "cancel":
                 self._forget(message["id"])
 

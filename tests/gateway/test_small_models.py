@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -10,15 +11,17 @@ import pytest
 from backends.base import Backend
 from backends.errors import ModelNotFound, Unavailable
 from backends.fake import FakeBackend
+from backends.models.bundle import Bundle, pull_bundle
 from backends.models.catalogue import bundled
 from backends.models.store import Origin, Store
-from backends.types import Chunk, Kind, Request, Usage
+from backends.types import Chunk, Features, Kind, Request, Usage
 from gateway.app import build_app
 from gateway.config import Config, ConfigError, load_config
 from gateway.models import build_backends, check_names, find_pulled
 from gateway.pool import Pool
 from gateway.small_models import host_settings, runner
-from tests.models.folder_writer import write_model
+from gateway.state import close_all
+from tests.models.folder_writer import tiny_graph, write_model
 from tests.models.gguf_writer import gguf
 
 pytestmark = pytest.mark.anyio
@@ -176,3 +179,33 @@ async def test_the_gateway_asks_them_itself() -> None:
     assert await run("leaks", request) == ([{"probabilities": {"leak": 0.0}}, {"probabilities": {"leak": 0.25}}], 7)
     with pytest.raises(ModelNotFound, match="outstation pull drips"):
         await run("drips", request)
+
+
+async def test_another_version_takes_the_place_of_what_is_in_memory(tmp_path: Path) -> None:
+    """Without a restart or a reload: the real process, and a head that is replaced in the store."""
+    folder = put_head(tmp_path, 1.0)
+    config, pool = config_of(tmp_path), Pool()
+    (backend,) = build_backends(config, pool)
+    request = Request("r", "head", "classification", prompts=(Features((1.0, 0.0, 0.0, 0.0)),))
+    try:
+        before, _ = await runner({"head": backend})("head", request)
+        await asyncio.to_thread(put_head, tmp_path, -1.0)
+        after, _ = await runner({"head": backend})("head", request)
+        (anew,) = build_backends(config, pool)
+        again, _ = await runner({"head": anew})("head", request)
+    finally:
+        await close_all(pool.keep(()))
+    assert before[0]["probabilities"]["leak"] == pytest.approx(0.731, abs=0.001)
+    assert after[0]["probabilities"]["leak"] == pytest.approx(0.269, abs=0.001)
+    assert again == after
+    assert folder.is_dir()
+
+
+def put_head(home: Path, weight: float) -> Path:
+    """A head in the store whose first feature counts `weight`; as `outstation pull --force` puts it there."""
+    source = write_model(
+        home / f"from{weight}" / "head", {"model.onnx": tiny_graph(weight)}, input="features", features=list("abcd")
+    )
+    for _ in pull_bundle(Store(home), Bundle.in_folder(source), force=True):
+        pass
+    return Store(home).place("head")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 
-def tiny_graph() -> bytes:
-    """A head from an embedding [b, 4] to one probability [b, 1]."""
+def tiny_graph(weight: float = 1.0) -> bytes:
+    """A head from an embedding [b, 4], whose first number counts `weight`, to one probability [b, 1]."""
     import onnx
     from onnx import TensorProto, helper
 
-    weights = helper.make_tensor("w", TensorProto.FLOAT, (4, 1), [1.0, -1.0, 0.5, 0.0])
+    weights = helper.make_tensor("w", TensorProto.FLOAT, (4, 1), [weight, -1.0, 0.5, 0.0])
     product = helper.make_node("MatMul", ["embedding", "w"], ["logit"])
     squashed = helper.make_node("Sigmoid", ["logit"], ["p"])
     seen = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ("batch", 4))
