@@ -161,6 +161,10 @@ class Site:
         """What each model on the box does now."""
         return list(self.local_states().values())
 
+    def kinds(self, model: str) -> list[Kind]:
+        """What a model that is served is asked for."""
+        return sorted(self.backends[model].kinds)
+
     def not_ready(self) -> list[str]:
         """Why `auto` could not be answered now; empty: it could. A model that loads on first use counts as ready."""
         try:

@@ -37,7 +37,9 @@ def ps(as_json: bool, url: str) -> None:
 
 
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
-    cells, kept, rate = model["kv_cells"], model["kv_cells_kept"], model["decode_rate"]
+    cells, kept = model["kv_cells"], model["kv_cells_kept"]
+    # A small model writes no tokens: what it reads is its rate.
+    rate = model["decode_rate"] or (0.0 if cells else model.get("prefill_rate", 0.0))
     return (
         printable(model["name"]),
         model["status"],

@@ -30,10 +30,19 @@ def serve(config_path: Path | None, host: str | None, port: int | None) -> None:
 
 
 def _hint_at_models(config: Config) -> None:
-    from backends.models.store import Store
+    from backends.models.store import LLM, Store
 
     store = Store(config.home)
     for problem in store.problems():
         click.echo(f"Warning: {problem}", err=True)
-    if not config.models and not store.list():
-        click.echo("No model is on this box yet: `outstation pull smollm2-135m-instruct` fetches one.", err=True)
+    here = store.list()
+    if not config.models and all(model.role != LLM for model in here):
+        click.echo(
+            "No language model is on this box yet: `outstation pull smollm2-135m-instruct` fetches one.", err=True
+        )
+    names = {model.name for model in here}
+    wanted = dict.fromkeys(config.small_models.defaults.values())
+    if missing := [name for name in wanted if "/" not in name and name not in names]:
+        click.echo(
+            f"Not on this box: {', '.join(missing)}. `outstation pull {' '.join(missing)}` fetches them.", err=True
+        )

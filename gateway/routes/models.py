@@ -49,6 +49,7 @@ def model_object(site: Site, name: str) -> dict[str, Any]:
         "owned_by": "outstation",
         "context_length": backend.context_length,
         "max_model_len": backend.context_length,
+        "kinds": sorted(backend.kinds),
         "capabilities": sorted(backend.capabilities),
         "route": route.name,
     }

@@ -68,7 +68,7 @@ def status_endpoint(site: Site, version: str) -> Endpoint:
     began = time.monotonic()
 
     async def status(http: HTTPRequest) -> Response:
-        models = [asdict(state) for state in site.states()]
+        models = [{**asdict(state), "kinds": site.kinds(state.name)} for state in site.states()]
         providers = [_reachability(site, route) for route in site.routes() if route.location == "remote"]
         uptime_s = time.monotonic() - began
         return json_response({"version": version, "uptime_s": uptime_s, "models": models, "providers": providers})

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from backends.types import Kind
+
 
 class Out(BaseModel):
     """A shape that we promise: nothing more, nothing less."""
@@ -126,6 +128,7 @@ class ModelObject(Out):
     owned_by: str
     context_length: int
     max_model_len: int
+    kinds: list[Kind] = Field(description="What it is asked for.")
     capabilities: list[str]
     route: str
 
@@ -163,6 +166,7 @@ class ModelStatusObject(BaseModel):
 
     name: str
     status: Literal["stopped", "starting", "ready", "draining", "failed"]
+    kinds: list[Kind]
 
 
 class ProviderRoute(Out):

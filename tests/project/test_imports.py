@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OURS = {"backends", "bench", "gateway", "policies", "rag"}
-HEAVY = {"llama_cpp", "numpy", "onnxruntime", "sentence_transformers", "torch"}
+HEAVY = {
+    "PIL", "llama_cpp", "numpy", "onnx", "onnxruntime", "sentence_transformers", "sklearn", "tokenizers", "torch",
+    "transformers",
+}  # fmt: skip
 
 
 def imports_of(path: Path, *, at_top_only: bool = False) -> Iterator[str]:
@@ -67,6 +71,24 @@ def test_what_starts_with_the_gateway(module: str) -> None:
     result = run("-W", "error", "-c", code)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == ""
+
+
+def test_a_gateway_with_small_models_loads_nothing_heavy(tmp_path: Path) -> None:
+    """Their manifests are read, and the process that computes them is another."""
+    code = (
+        f"import sys; from pathlib import Path; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from gateway.app import build_app; from gateway.config import load_config\n"
+        f"home = Path({str(tmp_path)!r}); app = build_app(load_config(environ={{'OUTSTATION_HOME': str(home)}}))\n"
+        "print(app.current.site.names(), [app.current.site.kinds(name) for name in app.current.site.names()])\n"
+        f"print(*sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    for name in ("toxic-bilstm", "jailguard"):
+        shutil.copytree(ROOT / "backends" / "models" / "bundled" / name, tmp_path / "models" / name)
+    result = run("-W", "error", "-c", code)
+    assert result.returncode == 0, result.stderr
+    names, heavy = result.stdout.splitlines()
+    assert names == "['jailguard', 'toxic-bilstm'] [['classification'], ['classification', 'moderation']]"
+    assert heavy == ""
 
 
 def test_the_command_line_starts_without_the_web_stack() -> None:
