@@ -13,8 +13,9 @@ from backends.errors import BackendError, InvalidRequest, ModelNotFound, Unavail
 from backends.onnx.manifest import Manifest
 from backends.types import Request
 from gateway.classify.asking import Asking, together
+from gateway.classify.confidence import said_confidence
 from gateway.classify.inputs import Input, prompts_for
-from gateway.classify.question import Abilities, Shown, answered_label, question, said_confidence
+from gateway.classify.question import Abilities, Shown, answered_label, question
 from gateway.classify.verdict import Opinion, Source, Verdict, opinion_of
 from gateway.config import Config, ConfigError, place_of
 from gateway.manifests import ManifestOf
@@ -127,7 +128,7 @@ class Escalator:
         for verdict, choice in zip(pending, answered.choices, strict=True):
             opinion = opinion_of(choice.wire or {}, manifest, answered.route)
             assert opinion.confidence is not None
-            verdict.why.append(f"{answered.route.name}: {opinion.confidence:.2f}")
+            verdict.why.append(f"{answered.route.name}: {opinion.confidence:.3g}")
             if opinion.confidence >= (manifest.confidence or unsure.escalation.below or unsure.manifest.confidence):
                 verdict.settle(opinion)
             elif opinion.confidence > (verdict.final.confidence or 0.0):
@@ -169,7 +170,7 @@ class Escalator:
             return
         verdict.why.append(f"{answered.route.name} was asked")
         source: Source = "local_llm" if answered.route.location == "local" else "remote"
-        confidence = said_confidence(choice, label)
+        confidence = said_confidence(choice, label, labels)
         said = {} if label == NONE else {label: confidence}
         verdict.settle(Opinion(answered.route, None if label == NONE else label, confidence, said, source=source))
 

@@ -67,9 +67,9 @@ def prompts_for(inputs: Sequence[Input], manifest: Manifest) -> tuple[Prompt, ..
 def _prompt(given: Input, manifest: Manifest, place: str) -> Prompt:
     wanted = str if manifest.input in ("text", "embedding") else Image if manifest.input == "image" else None
     if (wanted is None and isinstance(given, str | Image)) or (wanted is not None and not isinstance(given, wanted)):
-        kind = "text" if isinstance(given, str) else "image" if isinstance(given, Image) else "feature vector"
+        kind = "a text" if isinstance(given, str) else "an image" if isinstance(given, Image) else "a feature vector"
         raise InvalidRequest(
-            f"`{place}`: the model {manifest.name} takes {TAKES[manifest.input]}, got a {kind}.", param=place
+            f"`{place}`: the model {manifest.name} takes {TAKES[manifest.input]}, got {kind}.", param=place
         )
     if isinstance(given, Mapping):
         given = _ordered(given, manifest, f"{place}.features")

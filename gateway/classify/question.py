@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import orjson
 
 from backends.types import Features, Grammar, Image, Request, Sampling
+from gateway.classify.confidence import ALTERNATIVES
 from gateway.classify.inputs import Input, data_url
 from gateway.schemas.classify import What
-from gateway.sse import Folded
 
 SPECIAL = frozenset("\\.^$|?*+()[]{}/-#&~")
 BESIDE_LABEL = 16
@@ -62,13 +61,13 @@ def question(base: Request, model: str, labels: Sequence[str], shown: Shown, abl
     else:
         grammar = Grammar("regex", "|".join(f"({_literal(label)})" for label in labels))
     if able.logprobs:
-        raw["logprobs"] = True
+        raw |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
     return Request(
         id=base.id,
         model=model,
         kind="chat",
         messages=messages,
-        sampling=Sampling(temperature=0.0, max_tokens=limit, top_logprobs=0 if able.logprobs else None),
+        sampling=Sampling(temperature=0.0, max_tokens=limit, top_logprobs=ALTERNATIVES if able.logprobs else None),
         needs=frozenset({"vision"} if isinstance(user, list) else ()),
         locality=base.locality,
         deadline_s=base.deadline_s,
@@ -138,38 +137,3 @@ def answered_label(text: str, labels: Sequence[str]) -> str | None:
     named = said.strip("\"'`*. \n")
     alike = [label for label in labels if label.casefold() == named.casefold()]
     return alike[0] if len(alike) == 1 else None
-
-
-def said_confidence(folded: Folded, label: str) -> float | None:
-    """The probability that the model gave to the tokens of the label; None: it does not tell.
-
-    Tokens around it (braces, the field's name) were forced or say nothing.
-    """
-    tokens = _tokens(folded)
-    text = "".join(token for token, _ in tokens)
-    start = text.rfind(label)
-    if start < 0 and len(text.lower()) == len(text):
-        start = text.lower().rfind(label.lower())
-    if start < 0:
-        return None
-    total, at = 0.0, 0
-    for token, logprob in tokens:
-        if at < start + len(label) and at + len(token) > start:
-            total += min(0.0, logprob)
-        at += len(token)
-    return math.exp(total)
-
-
-def _tokens(folded: Folded) -> list[tuple[str, float]]:
-    """Texts with log-probabilities: of a model on the box, or as a provider says it."""
-    if folded.logprobs:
-        return [(entry.token, entry.logprob) for entry in folded.logprobs]
-    said = folded.wire.get("logprobs") if folded.wire else None
-    entries = said.get("content") if isinstance(said, Mapping) else None
-    tokens = []
-    for entry in entries if isinstance(entries, list) else ():
-        token, logprob = (entry.get("token"), entry.get("logprob")) if isinstance(entry, Mapping) else (None, None)
-        if not isinstance(token, str) or not isinstance(logprob, int | float):
-            return []
-        tokens.append((token, float(logprob)))
-    return tokens

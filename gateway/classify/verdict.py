@@ -84,9 +84,9 @@ def doubt(verdict: Verdict, below: float | None) -> None:
     if not below or confidence is None:
         verdict.why.append("no threshold")
     elif confidence >= below:
-        verdict.why.append(f"{confidence:.2f} is at least {below:.2f}")
+        verdict.why.append(f"{confidence:.3g} is at least {below:.3g}")
     else:
-        verdict.why.append(f"{confidence:.2f} is below {below:.2f}")
+        verdict.why.append(f"{confidence:.3g} is below {below:.3g}")
         verdict.unsure = True
 
 

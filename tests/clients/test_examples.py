@@ -51,6 +51,22 @@ def test_node(gateway):
     assert "local/smollm2-135m-instruct" in done.stderr
 
 
+def test_python_search(whole_gateway):
+    done = run(whole_gateway, sys.executable, "search.py")
+    best, *others = done.stdout.splitlines()
+    assert "shaft seal" in best
+    assert all(float(best.split()[0]) >= float(other.split()[0]) for other in others)
+
+
+def test_curl_search(whole_gateway):
+    if not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    done = run(whole_gateway, "sh", "search.sh", 'Why is the "floor" wet?')
+    embedded, ranked = (json.loads(part.partition("\n")[2]) for part in done.stdout.split("# ")[1:])
+    assert len(embedded["data"][0]["embedding"]) == 8
+    assert ranked["results"][0]["index"] == 1
+
+
 def test_an_example_says_when_no_gateway_is_there():
     env = {**os.environ, "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
     command = [sys.executable, "openai_chat.py"]

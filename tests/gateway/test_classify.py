@@ -157,7 +157,7 @@ async def test_an_image_in_a_form(make_app):
     assert [list(result["labels"]) for result in said.json()["results"]] == [["pump"]] * 4
     assert one.requests[0].prompts == two.requests[0].prompts == (Image(PNG), Image(PNG + b"2"))
     single = await form(app, [("file", ("a.png", PNG))], models="1", escalate='{"below": 0.5}')
-    assert single.json()["results"][0]["why"] == "0.75 is at least 0.50"
+    assert single.json()["results"][0]["why"] == "0.75 is at least 0.5"
 
 
 @pytest.mark.parametrize(

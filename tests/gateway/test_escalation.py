@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from math import log
 
 import orjson
 import pytest
@@ -12,8 +13,9 @@ from backends.errors import Overloaded
 from backends.fake import FakeBackend, say
 from backends.types import Chunk, Features, Image, Request, TokenLogprob, Usage
 from gateway.audit_reader import decisions
+from gateway.classify.confidence import said_confidence
 from gateway.classify.escalation import MOST_QUESTIONS, Escalation, merged
-from gateway.classify.question import Abilities, Shown, answered_label, question, said_confidence
+from gateway.classify.question import Abilities, Shown, answered_label, question
 from gateway.config import ConfigError
 from gateway.schemas.classify import Escalate
 from gateway.schemas.task_responses import Classification
@@ -59,7 +61,7 @@ async def test_nobody_else_is_asked_unless_somebody_says_so(make_app, exchange):
 async def test_who_is_sure_asks_nobody(make_app, exchange):
     model = llm('{"label": "valve"}')
     result = await result_of(exchange, make_app(model, half_sure()), input="drips", escalate=True)
-    assert (result["source"], result["why"]) == ("edge", "0.88 is at least 0.62")
+    assert (result["source"], result["why"]) == ("edge", "0.875 is at least 0.625")
     assert model.requests == []
 
 
@@ -72,7 +74,7 @@ async def test_a_language_model_decides_where_the_classifier_is_not_sure(make_ap
     assert other == {
         "index": 1, "model": "c", "version": "7", "label": "valve", "confidence": None, "labels": {"valve": None},
         "source": "local_llm", "route": "local/m", "edge_label": "pump", "edge_confidence": 0.5,
-        "why": "0.50 is below 0.62; local/m was asked",
+        "why": "0.5 is below 0.625; local/m was asked",
     }  # fmt: skip
     assert begun.headers["x-outstation-route"] == "local/c"
     assert begun.headers["x-outstation-reason"].endswith("1 of 2 unsure, 1 answered by others")
@@ -99,17 +101,19 @@ async def test_each_question_has_its_row_in_the_audit(make_app, exchange, tmp_pa
 
 
 async def test_the_confidence_of_a_language_model_is_that_of_the_label_it_wrote(make_app, exchange):
-    tokens = [('{"label": "', -3.0), ("val", -0.5), ("ve", -0.25), ('"}', -9.0)]
+    half, quarter = log(0.5), log(0.25)
+    rivals = (TokenLogprob("pu", quarter, ()), TokenLogprob("I", quarter, ()), TokenLogprob("val", half, ()))
+    tokens = [('{"label": "', -3.0, ()), ("val", half, rivals), ("ve", -0.25, ()), ('"}', -9.0, ())]
     script = [
-        *(Chunk(0, text, logprobs=(TokenLogprob(text, p, ()),)) for text, p in tokens),
+        *(Chunk(0, text, logprobs=(TokenLogprob(text, p, (), top),)) for text, p, top in tokens),
         Chunk(0, finish_reason="stop"),
         Usage(1, 4),
     ]
     model = FakeBackend("m", lambda _: script)
     result = await result_of(exchange, make_app(model, half_sure()), escalate=True)
-    assert result["confidence"] == pytest.approx(2.718281828**-0.75)
+    assert result["confidence"] == pytest.approx(0.5 / 0.75)
     assert result["labels"] == {"valve": result["confidence"]}
-    assert model.requests[0].sampling.top_logprobs == 0
+    assert model.requests[0].sampling.top_logprobs == 5
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,7 @@ async def test_the_confidence_of_a_language_model_is_that_of_the_label_it_wrote(
 async def test_what_the_classifier_said_stays(make_app, exchange, model, why):
     result = await result_of(exchange, make_app(model, half_sure()), escalate=True)
     assert (result["source"], result["label"], result["confidence"]) == ("edge", "pump", 0.5)
-    assert result["why"] == f"0.50 is below 0.62; {why}"
+    assert result["why"] == f"0.5 is below 0.625; {why}"
 
 
 @pytest.mark.parametrize(
@@ -145,12 +149,12 @@ async def test_who_cannot_be_asked(make_app, exchange, fields, why):
         half_sure("v", input="features", features=("a",), tokenizer=None),
     )
     result = await result_of(exchange, make_app(llm('{"label": "pump"}'), half_sure(), *others), **fields)
-    assert result["why"] == f"0.50 is below 0.62; {why}"
+    assert result["why"] == f"0.5 is below 0.625; {why}"
 
 
 async def test_without_a_language_model_the_classifier_answers_alone(make_app, exchange):
     result = await result_of(exchange, make_app(half_sure()), escalate=True)
-    assert (result["source"], result["why"]) == ("edge", "0.50 is below 0.62; auto: no_model")
+    assert (result["source"], result["why"]) == ("edge", "0.5 is below 0.625; auto: no_model")
 
 
 LARGER = '[[escalations]]\nmodel = "c"\nto = ["big", "m"]\n'
@@ -164,7 +168,7 @@ async def test_a_larger_classifier_comes_first_and_gets_all_that_is_unsure_at_on
     begun = await ask(exchange, make_app(model, half_sure(), big, config=LARGER), input=["hums", "drips", "rattles"])
     hums, drips, rattles = begun.json["results"]
     assert (hums["source"], hums["route"], hums["label"], hums["confidence"]) == ("edge", "local/big", "valve", 0.875)
-    assert hums["why"] == "0.50 is below 0.62; local/big: 0.88"
+    assert hums["why"] == "0.5 is below 0.625; local/big: 0.875"
     assert (drips["source"], drips["route"]) == ("edge", "local/c")
     assert (rattles["source"], rattles["label"]) == ("local_llm", "pump")
     assert [request.prompts for request in big.requests] == [("hums", "rattles")]
@@ -177,7 +181,7 @@ async def test_a_larger_classifier_that_is_surer_is_believed_if_nobody_else_can_
     model = FakeBackend("m", lambda _: [Overloaded("full", retry_after=1)])
     result = await result_of(exchange, make_app(model, half_sure(), big, config=LARGER))
     assert (result["label"], result["confidence"], result["route"]) == ("valve", 0.7, "local/big")
-    assert result["why"] == "0.50 is below 0.62; local/big: 0.70; m: queue_full"
+    assert result["why"] == "0.5 is below 0.625; local/big: 0.7; m: queue_full"
 
 
 async def test_only_so_many_inputs_are_put_to_a_language_model(make_app, exchange):
@@ -193,7 +197,7 @@ async def test_a_language_model_that_is_too_slow_leaves_the_answer_in_time(make_
     model = FakeBackend("m", lambda _: [asyncio.Event()])
     app = make_app(model, half_sure())
     result = await result_of(exchange, app, escalate=True, outstation={"deadline_ms": 2000})
-    assert (result["source"], result["why"]) == ("edge", "0.50 is below 0.62; no time was left")
+    assert (result["source"], result["why"]) == ("edge", "0.5 is below 0.625; no time was left")
     assert model.ended == ["cancelled"]
 
 
@@ -319,12 +323,49 @@ def test_no_answer_names_what_is_no_label(text):
 @given(st.lists(st.tuples(st.text(max_size=4), st.floats(-5, 0)), max_size=8), st.text(min_size=1, max_size=4))
 def test_a_confidence_is_a_probability_of_the_words_that_were_written(tokens, label):
     folded = Folded(logprobs=[TokenLogprob(text, p, ()) for text, p in tokens])
-    confidence = said_confidence(folded, label)
+    confidence = said_confidence(folded, label, [label, "x"])
     if label in "".join(text for text, _ in tokens):
         assert confidence is not None
     assert confidence is None or 0.0 <= confidence <= 1.0
 
 
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        # A token that begins before the label, and one that ends after it.
+        ([('"pu', 0.5, [('"va', 0.25), ("pu", 0.125)]), ('mp"', 0.5, [("me", 0.5)])], 2 / 3),
+        # Where labels go apart later, they are weighed there.
+        ([("pump", 0.5, []), (" left", 0.25, [(" right", 0.25), (" up", 0.5)])], 0.5),
+        ([("pump", 0.5, [("valve", 0.25)]), (" left", 1.0, [])], 2 / 3),
+        ([("pump left.", 0.5, [("valve.", 0.5)])], 0.5),
+    ],
+)
+def test_a_label_is_weighed_against_the_other_labels_alone(tokens, expected):
+    told = [
+        {"token": t, "logprob": log(p), "top_logprobs": [{"token": o, "logprob": log(q)} for o, q in others]}
+        for t, p, others in tokens
+    ]
+    label = "pump" if len(tokens[0][0]) == 3 else "pump left"
+    labels = ["pump", "valve"] if label == "pump" else ["pump left", "pump right", "valve"]
+    confidence = said_confidence(Folded(wire={"logprobs": {"content": told}}), label, labels)
+    assert confidence == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("content", [None, [], [{"token": 1, "logprob": 0}], [{"token": "x"}], ["x"], "x"])
 def test_a_provider_that_tells_no_probabilities(content):
-    assert said_confidence(Folded(wire={"logprobs": {"content": content}}), "x") is None
+    assert said_confidence(Folded(wire={"logprobs": {"content": content}}), "x", ["x"]) is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from(["x", "xx", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["token", "logprob", "top_logprobs"]), inner, max_size=3)
+    ),
+)
+
+
+@given(JSON)
+def test_whatever_a_provider_says_of_its_words(content):
+    confidence = said_confidence(Folded(wire={"logprobs": {"content": content}}), "x", ["x", "xy"])
+    assert confidence is None or 0.0 <= confidence <= 1.0

@@ -47,7 +47,7 @@ async def test_a_provider_decides_and_says_how_sure_it_is(site: Opened) -> None:
     ):
         begun, result = await ask(gateway)
     assert (result["source"], result["route"], result["label"]) == ("remote", "acme/large", "valve")
-    assert result["confidence"] == pytest.approx(0.60653, abs=1e-5)
+    assert result["confidence"] == pytest.approx(1.0)
     assert (result["edge_label"], result["edge_confidence"]) == ("pump", 0.5)
     assert begun.headers["x-outstation-route"] == "local/c"
     sent = proxy.seen[0].json
