@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from backends.memory import MemoryBudget
     from backends.onnx.host import OnnxHost
     from backends.remote.provider import Depart
+    from backends.sentence_transformers import SentenceTransformersSettings
 
 
 def build_llama(settings: LlamaSettings, budget: MemoryBudget | None = None) -> Backend:
@@ -35,6 +36,13 @@ def build_onnx_host(settings: OnnxHostSettings, budget: MemoryBudget | None = No
     from backends.onnx.host import OnnxHost
 
     return OnnxHost(settings, budget=budget)
+
+
+def build_sentence_transformers(settings: SentenceTransformersSettings, budget: MemoryBudget | None = None) -> Backend:
+    """An embedder in sentence-transformers' own folder, computed by torch in a process of its own."""
+    from backends.sentence_transformers import SentenceTransformersBackend
+
+    return SentenceTransformersBackend(settings, budget)
 
 
 def build_openai(settings: ProviderSettings, depart: Depart, allowed: Callable[[], bool]) -> list[Backend]:

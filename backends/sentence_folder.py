@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,8 @@ from backends.onnx.manifest import Task
 MOST_JSON_BYTES = 16 << 20
 MOST_TOKENS = 1 << 20
 _MODULES = {"Transformer", "Pooling", "Normalize"}
+_SERVED = _MODULES | {"Dense"}
+"""Others than these are not exported; the library itself can serve more."""
 _QUERY, _DOCUMENT = ("query", "search_query"), ("document", "passage", "search_document")
 
 Pooling = Literal["cls", "mean"]
@@ -46,8 +48,11 @@ class ModelFolder:
     licence: str = ""
 
 
-def read_folder(path: Path) -> ModelFolder:
+def read_folder(path: Path, *, serve: bool = False) -> ModelFolder:
     """What the folder holds; loads no weights.
+
+    Args:
+        serve: the library itself will run it, which knows more kinds of modules and poolings than are exported.
 
     Raises:
         BadModelFile: it is none of the known layouts, or would have to be trusted with more than numbers.
@@ -55,13 +60,14 @@ def read_folder(path: Path) -> ModelFolder:
     if not path.is_dir():
         raise BadModelFile(f"{path} is no folder.")
     modules = _modules(path)
-    inner = path / next((str(module.get("path", "")) for module in modules if _type(module) == "Transformer"), "")
+    _check_modules(path, modules, _SERVED if serve else _MODULES)
+    inner = _inner(path, modules)
     config = _json(inner / "config.json")
     _check_code(inner, config)
     _check_weights(inner)
     if not (inner / "tokenizer.json").is_file():
         raise BadModelFile(f"{inner} has no tokenizer.json. Save the model with its fast tokenizer.")
-    pooling = _pooling(path, modules)
+    pooling = None if serve else _pooling(path, modules)
     task = _task(config, bool(modules))
     labels = _labels(config) if task == "classify" else ()
     query, document = _prefixes(path)
@@ -71,7 +77,7 @@ def read_folder(path: Path) -> ModelFolder:
         max_tokens=_max_tokens(path, inner, config),
         pooling=pooling,
         normalize=any(_type(module) == "Normalize" for module in modules),
-        dimensions=int(config.get("hidden_size") or config.get("dim") or 0) if task == "embed" else 0,
+        dimensions=_dimensions(path, modules, config) if task == "embed" else 0,
         labels=labels,
         exclusive=config.get("problem_type") != "multi_label_classification",
         query_prefix=query,
@@ -82,8 +88,11 @@ def read_folder(path: Path) -> ModelFolder:
 
 def inner_folder(folder: ModelFolder) -> Path:
     """Where the transformer itself lies: the folder, or one in it."""
-    modules = _modules(folder.path)
-    return folder.path / next((str(module.get("path", "")) for module in modules if _type(module) == "Transformer"), "")
+    return _inner(folder.path, _modules(folder.path))
+
+
+def _inner(path: Path, modules: Sequence[Mapping[str, Any]]) -> Path:
+    return path / next((str(module.get("path", "")) for module in modules if _type(module) == "Transformer"), "")
 
 
 def _modules(path: Path) -> list[Mapping[str, Any]]:
@@ -93,14 +102,18 @@ def _modules(path: Path) -> list[Mapping[str, Any]]:
     modules = _json(path / "modules.json")
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise BadModelFile(f"{path / 'modules.json'} is no list of modules.")
+    return modules
+
+
+def _check_modules(path: Path, modules: Sequence[Mapping[str, Any]], known: Set[str]) -> None:
     for module in modules:
         # The library imports what is named here: any class of its own, and of older versions any class at all.
-        if not str(module.get("type", "")).startswith("sentence_transformers.") or _type(module) not in _MODULES:
-            known = ", ".join(sorted(_MODULES))
-            raise BadModelFile(f"{path}: its module {module.get('type')!r} is not one of {known}.")
+        if not str(module.get("type", "")).startswith("sentence_transformers.") or _type(module) not in known:
+            raise BadModelFile(f"{path}: its module {module.get('type')!r} is not one of {', '.join(sorted(known))}.")
         if ".." in Path(place := str(module.get("path", ""))).parts or Path(place).is_absolute():
             raise BadModelFile(f"{path}: its module {place!r} lies outside of it.")
-    return modules
+        if _type(module) == "Dense":
+            _check_weights(path / place)
 
 
 def _type(module: Mapping[str, Any]) -> str:
@@ -127,6 +140,12 @@ def _check_weights(path: Path) -> None:
             "(`model.save_pretrained(folder, safe_serialization=True)`)."
         )
     raise BadModelFile(f"{path} has no model.safetensors.")
+
+
+def _dimensions(path: Path, modules: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> int:
+    if dense := [str(module.get("path", "")) for module in modules if _type(module) == "Dense"]:
+        return int(_json(path / dense[-1] / "config.json").get("out_features") or 0)
+    return int(config.get("hidden_size") or config.get("dim") or 0)
 
 
 def _task(config: Mapping[str, Any], sentences: bool) -> Task:

@@ -62,7 +62,7 @@ def optimize(folder: Path, name: str, samples_path: Path, min_agreement: float, 
         if not good and not options["force"]:
             raise click.ClickException(
                 f"It agrees with the original by {made.agreement.judged:.4f} only, and {min_agreement:g} is wanted: "
-                "not installed. --precision fp32 keeps all of it; --force, or a lower --min-agreement, takes it as it is."
+                "not installed. --precision fp32 loses nothing; --force, or a lower --min-agreement, takes it as it is."
             )
     if not as_json:
         click.echo(f"{name} is here: {size_text(made.forms[-1].size)}, task {made.manifest.task}.")
