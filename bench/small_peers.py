@@ -1,0 +1,160 @@
+"""What `bench.small` measures against: the bare runtime in this process, and sentence-transformers in another."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from backends.onnx.manifest import Manifest, read_manifest
+from bench.peers import Peer
+
+TORCH = Path(__file__).parent / "small_torch.py"
+
+
+def gateway(name: str, home: Path, threads: int, batch_tokens: int | None = None) -> Peer:
+    """This gateway over the bench's store, with so many threads for the small models."""
+
+    def command(port: int, model: Path, folder: Path) -> list[str]:
+        config = folder / "outstation.toml"
+        lines = ["[small_models]", f"threads = {threads}"]
+        lines += [f"batch_tokens = {batch_tokens}"] if batch_tokens else []
+        config.write_text("\n".join(lines) + "\n")
+        script = Path(sys.executable).with_name("outstation")
+        return [str(script), "serve", "--config", str(config), "--port", str(port)]
+
+    return Peer(name, command, "/readyz", environment={"OUTSTATION_HOME": str(home)})
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A classifier's work in this process, without anything around it.
+
+    Attributes:
+        head: over the embedding of `base`; None: the model reads tokens itself.
+    """
+
+    base: Manifest
+    session: Any
+    encode: Any
+    head: Any
+
+    def tokens(self, text: str) -> Any:
+        """[1, tokens]"""
+        return np.array([self.encode(text)], dtype=np.int64)
+
+    def run(self, ids: Any) -> Any:
+        """Token ids to probabilities or logits: the runtime's sessions, and pooling between them."""
+        if self.head is None:
+            return self.session.run(None, {"input_ids": ids})[0]
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        hidden = self.session.run(None, feeds)[0][0]
+        pooled = hidden[0] if self.base.pooling == "cls" else hidden.mean(axis=0)
+        return self.head.run(None, {"embedding": (pooled / np.linalg.norm(pooled))[None].astype(np.float32)})[0]
+
+    def times(self, texts: Sequence[str], total: int) -> tuple[list[float], list[float]]:
+        """Seconds of each run, and of each run with its tokenisation; the first tenth warms up."""
+        runs, whole = [], []
+        for number in range(total + total // 10):
+            text = texts[number % len(texts)]
+            began = time.perf_counter()
+            ids = self.tokens(text)
+            between = time.perf_counter()
+            self.run(ids)
+            ended = time.perf_counter()
+            runs.append(ended - between)
+            whole.append(ended - began)
+        return runs[total // 10 :], whole[total // 10 :]
+
+
+def bare(store: Path, name: str, threads: int) -> Bare:
+    """The model's sessions as the product opens them: the same files, the same threads.
+
+    Raises:
+        BadModelFile: it is not in the store.
+    """
+    import onnxruntime  # type: ignore[import-untyped]
+
+    from backends.onnx import tokens
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    manifest = read_manifest(store / name)
+    base = read_manifest(store / manifest.base) if manifest.input == "embedding" else manifest
+
+    def opened(one: Manifest) -> Any:
+        return onnxruntime.InferenceSession(store / one.name / one.graph, options)
+
+    settings = base.tokenizer
+    if settings is None:
+        raise ValueError(f"{name} does not read text")
+    tokenizer = tokens.load(settings, store / base.name)
+
+    def encode(text: str) -> list[int]:
+        (found,) = tokenizer.encode([text], query=None, prefix=base.document_prefix, places=False)
+        ids = list(tokens.fit(found, settings).ids)
+        empty = [tokenizer.pad] * (settings.max_tokens - len(ids) if settings.fixed else 0)
+        return empty + ids if settings.pad == "left" else ids + empty
+
+    return Bare(base, opened(base), encode, None if base is manifest else opened(manifest))
+
+
+class Torch:
+    """sentence-transformers in its own process: one JSON line in, one out."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.versions = str(self._read()["versions"])
+
+    def encode(self, texts: Sequence[str], *, vectors: bool = False) -> tuple[float, Any]:
+        """Seconds of `SentenceTransformer.encode`, and its vectors [texts, dimensions] if asked for."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(orjson.dumps({"texts": list(texts), "vectors": vectors}) + b"\n")
+        self._process.stdin.flush()
+        said = self._read()
+        return float(said["seconds"]), np.array(said["vectors"]) if vectors else None
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("sentence-transformers ended; see bench/out/torch.log")
+        return orjson.loads(line)
+
+
+@contextlib.contextmanager
+def torch(python: Path, threads: int, logs: Path) -> Iterator[Torch | None]:
+    """The peer, ready; None, with a word on stderr, where it is not installed."""
+    if not python.exists():
+        print("sentence-transformers is not here: start the bench with `make bench-small`.", file=sys.stderr)
+        yield None
+        return
+    logs.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "true",
+    }
+    with (logs / "torch.log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(python), str(TORCH), json.dumps(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+        )
+        try:
+            yield Torch(process)
+        finally:
+            process.terminate()
+            process.wait()
