@@ -43,22 +43,25 @@ def unit(vectors: Floats) -> Floats:
 
 
 def probabilities(logits: Floats, manifest: Manifest) -> Floats:
-    """Calibrated, along the last axis: softmax((z + b) / t), or a sigmoid of each (Guo et al. 2017)."""
+    """Calibrated, along the last axis: softmax((z + b) / t), or a sigmoid of each (Guo et al. 2017).
+
+    Of what is no number, or infinite, no probability is made: it is NaN.
+    """
     import numpy as np
 
-    if manifest.activation == "none":
-        return np.clip(logits, 0.0, 1.0)
     z = logits.astype(np.float64)
-    if manifest.bias:
-        z = z + np.asarray(manifest.bias)
-    z = z / manifest.temperature
-    if manifest.activation == "sigmoid":
-        with np.errstate(over="ignore"):
-            result: Floats = (1.0 / (1.0 + np.exp(-z))).astype(np.float32)
-        return result
-    e = np.exp(z - z.max(axis=-1, keepdims=True))
-    shares: Floats = (e / e.sum(axis=-1, keepdims=True)).astype(np.float32)
-    return shares
+    with np.errstate(over="ignore", invalid="ignore"):
+        if manifest.activation == "none":
+            found = np.clip(z, 0.0, 1.0)
+        else:
+            z = (z + np.asarray(manifest.bias or 0.0)) / manifest.temperature
+            if manifest.activation == "sigmoid":
+                found = 1.0 / (1.0 + np.exp(-z))
+            else:
+                e = np.exp(z - z.max(axis=-1, keepdims=True))
+                found = e / e.sum(axis=-1, keepdims=True)
+    result: Floats = np.where(np.isfinite(logits), found, np.nan).astype(np.float32)
+    return result
 
 
 def embedding(vector: Floats, manifest: Manifest, options: Mapping[str, Any]) -> dict[str, Any]:

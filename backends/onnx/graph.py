@@ -262,11 +262,20 @@ def _fit(manifest: Manifest, inputs: tuple[Port, ...], outputs: tuple[Port, ...]
         raise BadModelFile(
             f"The output {output.name!r} has {len(output.shape)} dimensions; {manifest.task} needs {ranks[-1]}."
         )
-    width = {"embed": manifest.dimensions, "rerank": 1}.get(manifest.task, len(manifest.labels))
     last = output.shape[-1] if len(output.shape) > 1 else 0
-    if last and width and last != width:
-        raise BadModelFile(f"The output {output.name!r} is {last} wide; by the manifest it should be {width}.")
+    if last and (wanted := widths(manifest)) and last not in wanted:
+        raise BadModelFile(f"The output {output.name!r} is {last} wide; by the manifest it should be {wanted[0]}.")
     return output
+
+
+def widths(manifest: Manifest) -> tuple[int, ...]:
+    """How many numbers the graph may give for each input or token; empty: any."""
+    if manifest.task == "embed":
+        return (manifest.dimensions,) if manifest.dimensions else ()
+    if manifest.task == "rerank":
+        return (1,)
+    n = len(manifest.labels)
+    return (2, 1) if manifest.task == "classify" and n == 2 else (n,)
 
 
 _RANKS = {"embed": (2,), "rerank": (1, 2), "classify": (2,), "find": (3,)}

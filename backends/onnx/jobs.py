@@ -15,6 +15,7 @@ from backends.types import Features, Image, Prompt
 
 TOGETHER = 64  # texts tokenised at once, between two looks at whether anybody still wants them
 MOST_WINDOWS = 4096
+LEAST_WINDOW = 16
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +26,7 @@ class Job:
         pieces: of each prompt, the inputs that make it up: one, or the pieces of a long text.
         refusal: why it cannot be computed: told when it is to run, not when it is counted.
         longest, tokens: of its longest prompt, and of all.
+        untold: prompts whose results have not been sent.
     """
 
     id: str
@@ -36,13 +38,13 @@ class Job:
     longest: int = 0
     tokens: int = 0
     refusal: BackendError | None = None
-    left: int = 0
+    untold: int = 0
     _parts: list[list[Any]] = field(default_factory=list)
     _missing: list[int] = field(default_factory=list)
 
     def rows(self) -> list[Row]:
         """What is to be computed. `work` of each: (the job, prompt, piece, input)."""
-        self.left = len(self.pieces)
+        self.untold = len(self.pieces)
         self._parts = [[None] * len(some) for some in self.pieces]
         self._missing = [len(some) for some in self.pieces]
         return [
@@ -57,7 +59,6 @@ class Job:
         self._missing[prompt] -= 1
         if self._missing[prompt]:
             return None
-        self.left -= 1
         found, self._parts[prompt] = self._parts[prompt], []
         return self._result(prompt, found)
 
@@ -149,36 +150,42 @@ class _Reading:
 
     def _take(self, found: Tokens) -> None:
         """Count it, and fit it to the model's length as far as that is allowed."""
-        job, settings = self._job, self._job.model.reads.manifest.tokenizer
-        assert settings is not None
-        pieces = [found]
-        if len(found) > settings.max_tokens:
-            if found.start + 1 > settings.max_tokens - (len(found) - found.end):
-                raise InvalidRequest(
-                    f"The query alone has more tokens than {self._manifest.name} takes ({settings.max_tokens}).",
-                    param="query",
-                    code="context_length_exceeded",
-                )
-            if job.options.get("truncate"):
-                pieces = [tokens.fit(found, settings)]
-            elif self._in_pieces:
-                pieces = tokens.windows(found, settings)
-                if len(pieces) > MOST_WINDOWS:
-                    job.refusal = job.refusal or self._too_long(len(found), settings.max_tokens)
-                    pieces = pieces[:1]
-            else:
-                job.refusal = job.refusal or self._too_long(len(found), settings.max_tokens)
+        job = self._job
+        pieces = self._pieces(found)
         job.longest = max(job.longest, *map(len, pieces))
         job.tokens += sum(map(len, pieces))
         job.pieces.append(list(pieces))
 
-    @property
-    def _in_pieces(self) -> bool:
-        """Whether a long text is judged piece by piece: nothing of what is moderated or searched may go unseen."""
-        task = self._manifest.task
-        if task == "embed":
-            return False
-        return task == "find" or self._kind == "moderation" or bool(self._job.options.get("windows"))
+    def _pieces(self, found: Tokens) -> list[Tokens]:
+        settings = self._job.model.reads.manifest.tokenizer
+        assert settings is not None
+        most, window = settings.max_tokens, self._window(settings.max_tokens)
+        if len(found) <= (window or most):
+            return [found]
+        if len(found) - (found.end - found.start) >= most:
+            raise InvalidRequest(
+                f"The query alone has more tokens than {self._manifest.name} takes ({most}).",
+                param="query",
+                code="context_length_exceeded",
+            )
+        if self._job.options.get("truncate"):
+            return [tokens.fit(found, settings)]
+        if window:
+            pieces = tokens.windows(found, window)
+            if len(pieces) <= MOST_WINDOWS:
+                return pieces
+        self._job.refusal = self._job.refusal or self._too_long(len(found), most)
+        return [found]
+
+    def _window(self, most: int) -> int:
+        """Tokens of the pieces that a longer text is judged in; 0: it is not. Nothing of what is moderated or searched
+        may go unseen."""
+        asked = self._job.options.get("windows")
+        if self._manifest.task == "embed":
+            return 0
+        if isinstance(asked, int) and not isinstance(asked, bool):
+            return min(most, max(LEAST_WINDOW, asked))
+        return most if asked or self._manifest.task == "find" or self._kind == "moderation" else 0
 
     def _too_long(self, n: int, most: int) -> InvalidRequest:
         place = f"Input {len(self._job.pieces)}" if self._param == "input" else f"Document {len(self._job.pieces)}"

@@ -104,6 +104,16 @@ class Model:
         checked = [row if np.isfinite(row).all() else bad for row in found]
         return [checked[place] for place in order]
 
+    def outcomes(self, given: Sequence[Any]) -> list[Any]:
+        """As `compute`, but raises nothing: an input at which a run fails fails alone."""
+        try:
+            return self.compute(given)
+        except EngineFailed as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - one bad input must not end what computes for all
+            failure = EngineFailed(f"The model {self.manifest.name} failed ({type(error).__name__}: {error}).")
+        return [failure] if len(given) == 1 else [self.outcomes([one])[0] for one in given]
+
     def _compute(self, given: Sequence[Any]) -> list[Floats]:
         import numpy as np
 
@@ -198,12 +208,10 @@ class Model:
             self._check_width(result)
 
     def _check_width(self, result: Floats) -> None:
-        m = self.manifest
-        wide = result.shape[-1]
-        wanted = {"embed": m.dimensions or wide, "rerank": 1}.get(m.task, len(m.labels))
-        if wide != wanted and not (m.task == "classify" and (wide, wanted) == (1, 2)):
+        wide, wanted = result.shape[-1], graph.widths(self.manifest)
+        if wanted and wide not in wanted:
             raise BadModelFile(
-                f"The graph gives {wide} values for each input; by its manifest it should give {wanted}."
+                f"The graph gives {wide} numbers for each input; by its manifest it should give {wanted[0]}."
             )
 
 

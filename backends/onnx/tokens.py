@@ -95,11 +95,11 @@ def fit(tokens: Tokens, settings: Settings) -> Tokens:
     return tokens.kept(0, n) if settings.cut == "head" else tokens.kept(whole - n, whole)
 
 
-def windows(tokens: Tokens, settings: Settings) -> list[Tokens]:
-    """The whole of it in pieces of the model's length; each begins with the last quarter of the one before, so that
+def windows(tokens: Tokens, most: int) -> list[Tokens]:
+    """The whole of it in pieces of at most so many tokens; each begins with the last quarter of the one before, so that
     what stands at a seam is seen whole once."""
     whole = tokens.end - tokens.start
-    room = settings.max_tokens - (len(tokens) - whole)
+    room = max(1, most - (len(tokens) - whole))
     if whole <= room:
         return [tokens]
     step = max(1, room - room // 4)

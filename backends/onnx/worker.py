@@ -184,12 +184,7 @@ class Worker:
     def _compute(self, run: list[Row]) -> None:
         model: Model = run[0].work[0].model
         started = time.perf_counter()
-        try:
-            found = model.compute([row.work[3] for row in run])
-        except BackendError as error:
-            found = [error] * len(run)
-        except Exception as error:  # noqa: BLE001 - one bad input must not end the lane
-            found = [EngineFailed(f"The model failed ({type(error).__name__}: {error}).")] * len(run)
+        found = model.outcomes([row.work[3] for row in run])
         self._learn(model, run, time.perf_counter() - started)
         self._deliver(run, found)
         if time.monotonic() >= self._next_figures:
@@ -209,7 +204,6 @@ class Worker:
         """Results that are whole now, by job; each job that failed is told once."""
         done: dict[Job, list[tuple[int, dict[str, Any]]]] = {}
         failed: dict[str, BackendError] = {}
-        ended: list[Job] = []
         with self._wake:
             for row, value in zip(run, found, strict=True):
                 job, prompt, piece, _ = row.work
@@ -220,16 +214,20 @@ class Worker:
                     failed[row.job] = result
                 elif result:
                     done.setdefault(job, []).append((prompt, result))
-                    if not job.left:
-                        ended.append(job)
-        for job, results in done.items():
-            if job.id not in failed:
-                self._channel.send({"op": "results", "id": job.id, "rows": results})
         for key, error in failed.items():
             self._refuse(key, error)
-        for job in ended:
+        for job, results in done.items():
             if job.id not in failed:
-                self._finish(job)
+                self._tell(job, results)
+
+    def _tell(self, job: Job, results: list[tuple[int, dict[str, Any]]]) -> None:
+        """The end comes last, whichever lane had the last of it."""
+        self._channel.send({"op": "results", "id": job.id, "rows": results})
+        with self._wake:
+            job.untold -= len(results)
+            ended = not job.untold
+        if ended:
+            self._finish(job)
 
     def _finish(self, job: Job) -> None:
         self._open.discard(job.id)
