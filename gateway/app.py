@@ -36,7 +36,7 @@ from gateway.policies import (
 from gateway.providers import build_remote, provider_aliases
 from gateway.reload import Gateway, Generation
 from gateway.routes.chat import chat_endpoint
-from gateway.routes.classify import classify_endpoint
+from gateway.routes.classify import FILES, classify_endpoint
 from gateway.routes.completions import completions_endpoint
 from gateway.routes.docs import described, docs_page, openapi_endpoint
 from gateway.routes.embeddings import embeddings_endpoint
@@ -147,7 +147,7 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
     manifest_of = manifests(site.backends)
     moderate = moderations_endpoint(inference, manifest_of)
     add("POST", "/v1/moderations", moderate, "Judge texts by OpenAI's categories", moderation)
-    classification = described("Classification", takes="ClassifyRequest")
+    classification = described("Classification", takes="ClassifyRequest", files=FILES)
     add("POST", "/v1/classify", classify_endpoint(inference, site, manifest_of), "Classify", classification)
     add("POST", "/v1/outstation/explain", explain_endpoint(inference), "Say what would happen to a request", explained)
     add("GET", "/v1/models", list_endpoint(site), "List the models", described("ModelList"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any, Literal
 
@@ -87,9 +87,18 @@ def document(api: FastAPI) -> dict[str, Any]:
 
 
 def described(
-    answer: str | None, *, takes: str | None = None, streams: str | None = None, path_parameter: str | None = None
+    answer: str | None,
+    *,
+    takes: str | None = None,
+    streams: str | None = None,
+    path_parameter: str | None = None,
+    files: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """An operation's schemas, by the names of the classes in `gateway.schemas`; `answer` None: plain text."""
+    """An operation's schemas, by the names of the classes in `gateway.schemas`; `answer` None: plain text.
+
+    Args:
+        files: fields of a form that it takes as well.
+    """
     content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
     if answer:
         content = {"application/json": {"schema": _ref(answer)}}
@@ -100,7 +109,11 @@ def described(
     if path_parameter:
         extra["parameters"] = [{"name": path_parameter, "in": "path", "required": True, "schema": {"type": "string"}}]
     if takes:
-        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(takes)}}}
+        bodies: dict[str, Any] = {"application/json": {"schema": _ref(takes)}}
+        if files:
+            fields = {"model": {"type": "string"}, **{name: {"type": "string", "format": "binary"} for name in files}}
+            bodies["multipart/form-data"] = {"schema": {"type": "object", "properties": fields}}
+        extra["requestBody"] = {"required": True, "content": bodies}
     return extra
 
 
