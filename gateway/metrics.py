@@ -36,7 +36,11 @@ MODEL_FIGURES = (
     Gauge("outstation_kv_cells", "KV cache cells in all; one holds a token.", lambda s: s.kv_cells),
     Gauge("outstation_kv_cells_used", "Cells of live sequences and kept prefixes.", lambda s: s.kv_cells_used),
     Gauge("outstation_kv_cells_kept", "Cells of prefixes kept for later requests.", lambda s: s.kv_cells_kept),
-    Gauge("outstation_model_memory_bytes", "Resident memory of the model's process.", lambda s: s.memory_bytes),
+    Gauge(
+        "outstation_model_memory_bytes",
+        "Resident memory of its process; of a small model, what loading it added.",
+        lambda s: s.memory_bytes,
+    ),
     Gauge("outstation_model_threads", "Compute threads in use.", lambda s: s.threads),
     Gauge("outstation_prefill_tokens_per_second", "One prompt's prefill, measured.", lambda s: s.prefill_rate),
     Gauge("outstation_decode_tokens_per_second", "All sequences' decode, measured.", lambda s: s.decode_rate),
