@@ -32,6 +32,7 @@ from gateway.policies import (
     policies_of,
     policy_hash,
     rules_look,
+    signals_read,
 )
 from gateway.providers import build_remote, provider_aliases
 from gateway.reload import Gateway, Generation
@@ -47,6 +48,7 @@ from gateway.routes.moderations import moderations_endpoint
 from gateway.routes.rerank import rerank_endpoint
 from gateway.routes.site import healthz, metrics_endpoint, readyz_endpoint, status_endpoint
 from gateway.shared import Shared, build_shared
+from gateway.signals import signals_of
 from gateway.small_models import Run, runner
 from gateway.state import Site
 from policies.base import Route
@@ -102,12 +104,14 @@ def build_generation(
     check_rules(config, site)
     policy = policy_hash(config)
     looks = rules_look(config)
+    run = run or runner(site.backends)
+    signals = signals_of(config.signals, signals_read(config), run)
     egress = Egress(
         shared.boundary,
         detector_of(config) if remote or looks else None,
-        names_of(config.privacy, run or runner(site.backends)),
+        names_of(config.privacy, run),
     )
-    planner = Planner(site, policies_of(config), shared.books, egress, always_looks=looks)
+    planner = Planner(site, policies_of(config), shared.books, egress, always_looks=looks, signals=signals)
     works = Works(site.backends, egress, shared.books, shared.metrics)
     dispatcher = Dispatcher(planner, works, config.limits.total_timeout_s)
     check_escalations(config, site)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from hashlib import blake2b
 from typing import Any
 
 from backends.types import Request
+from gateway.pieces import Pieces
 from gateway.schemas.settings import PrivacySettings
 from gateway.small_models import Run
 from policies.names import Found, literals, spans_of, texts_of, windows
 
 log = logging.getLogger("outstation.names")
-
-AT_ONCE = 16  # windows of one call: the event loop is not held up by what is made of them
-REMEMBERED = 4096  # windows; a conversation brings its beginning with every turn
 
 Finder = Callable[[Sequence[str]], Awaitable[list[list[Found]]]]
 """What a model finds in each of some texts, the pieces of which it is not sure included."""
@@ -26,7 +22,7 @@ Finder = Callable[[Sequence[str]], Awaitable[list[list[Found]]]]
 class Names:
     """One generation's search for names.
 
-    What a text held is remembered by the text's digest, as places: no text and no name is kept.
+    Where names stood in a piece of text is remembered; no text and no name is.
 
     Args:
         timeout_s: of one request, however long it is.
@@ -35,7 +31,7 @@ class Names:
     def __init__(self, find: Finder, timeout_s: float) -> None:
         self._find = find
         self._timeout_s = timeout_s
-        self._known: OrderedDict[bytes, Sequence[tuple[int, int]]] = OrderedDict()
+        self._told = Pieces[Sequence[tuple[int, int]]](self._asked)
 
     async def of(self, request_id: str, raw: Mapping[str, Any], *, large: bool = False) -> tuple[str, ...] | None:
         """The names in a body, and the words that they consist of; None: nothing is known, it failed or took too
@@ -43,31 +39,18 @@ class Names:
         try:
             async with asyncio.timeout(self._timeout_s):
                 pieces = await asyncio.to_thread(_pieces, raw) if large else _pieces(raw)
-                spans = await self._spans(pieces)
+                spans = await self._told.of(pieces)
         except Exception as error:  # noqa: BLE001 - whatever it is, it means: do not send
             # The type only: the text may quote what was searched.
             log.error("%s: the search for names failed: %s", request_id, type(error).__name__)
             return None
-        return tuple(literals(piece[start:end] for piece, found in spans for start, end in found))
+        return tuple(
+            literals(piece[start:end] for piece, found in zip(pieces, spans, strict=True) for start, end in found)
+        )
 
-    async def _spans(self, pieces: Sequence[str]) -> list[tuple[str, Sequence[tuple[int, int]]]]:
-        by_digest = {
-            blake2b(piece.encode("utf-8", "surrogatepass"), digest_size=16).digest(): piece for piece in pieces
-        }
-        found: dict[bytes, Sequence[tuple[int, int]]] = {}
-        for digest in by_digest:
-            if digest in self._known:
-                self._known.move_to_end(digest)
-                found[digest] = self._known[digest]
-        new = [digest for digest in by_digest if digest not in found]
-        for start in range(0, len(new), AT_ONCE):
-            some = new[start : start + AT_ONCE]
-            answers = await self._find([by_digest[digest] for digest in some])
-            for digest, answer in zip(some, answers, strict=True):
-                found[digest] = self._known[digest] = tuple(spans_of(by_digest[digest], answer))
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
-        return [(by_digest[digest], spans) for digest, spans in found.items()]
+    async def _asked(self, pieces: Sequence[str]) -> list[Sequence[tuple[int, int]]]:
+        answers = await self._find(pieces)
+        return [tuple(spans_of(piece, answer)) for piece, answer in zip(pieces, answers, strict=True)]
 
 
 def _pieces(raw: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from typing import Any
 from backends.errors import BackendError, DeadlineExceeded, Overloaded, Unavailable
 from backends.types import Features, Image, Prompt, PromptCount, Request
 from gateway.books import Books
-from gateway.egress import Egress, Seen
+from gateway.egress import SEARCHED_AT_ONCE, Egress, Seen
 from gateway.outcome import Outcome
+from gateway.signals import Signals, Told
 from gateway.state import Site
 from policies.base import Drop, Plan, Policy, Route, Snapshot, decide
 
@@ -43,6 +45,7 @@ class Planner:
     Args:
         policies: in the order in which they decide.
         always_looks: for private data, even where every candidate is on the box: a rule asks for it.
+        signals: what rules and guards read of a request's text; None: they read nothing.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Planner:
         egress: Egress,
         *,
         always_looks: bool = False,
+        signals: Signals | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -61,6 +65,7 @@ class Planner:
         self._books = books
         self._egress = egress
         self._always_looks = always_looks
+        self._signals = signals
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -72,12 +77,9 @@ class Planner:
         """
         candidates, how = self._site.resolve(request.model, request.kind)
         outcome.reasons.append(how)
-        remote = any(route.location == "remote" for route in candidates)
-        if remote or self._always_looks:
-            seen = await self._egress.look(request, outcome.received)
-        else:
-            seen = Seen(request.declared, request.declared)
-        known = self._known(request, candidates, seen)
+        looks = self._always_looks or any(route.location == "remote" for route in candidates)
+        seen, told = await self._looked(request, outcome.received, looks=looks)
+        known = self._known(request, candidates, seen, told)
         counts: dict[str, PromptCount] = {}
         failed: list[BackendError] = []
         while True:
@@ -106,10 +108,19 @@ class Planner:
                     raise
             # Others were admitted, and money was spent, while this one was counted. From here until the first attempt
             # has reserved what it may cost, nothing else runs: a budget is never given out twice.
-            known = self._known(request, candidates, seen)
+            known = self._known(request, candidates, seen, told)
         outcome.reasons += plan.reasons
         outcome.reasons += [f"not {drop.route.name} ({drop.policy}: {drop.reason})" for drop in plan.drops]
         return outcome.decided
+
+    async def _looked(self, request: Request, size: int, *, looks: bool) -> tuple[Seen, Told]:
+        """What is in it and what it is like, told at the same time."""
+        if self._signals is None:
+            return await self._egress.look(request, size) if looks else Seen(request.declared, request.declared), Told()
+        judged = self._signals.of(request, large=size > SEARCHED_AT_ONCE)
+        if not looks:
+            return Seen(request.declared, request.declared), await judged
+        return await asyncio.gather(self._egress.look(request, size), judged)
 
     def again(self, request: Request, route: Route, outcome: Outcome) -> Plan:
         """Whether a later attempt on `route` is still allowed, by the site as it is now. What was found in the text and
@@ -117,7 +128,7 @@ class Planner:
         assert outcome.decided is not None
         before = outcome.decided.snapshot
         seen = Seen(before.data_classes, before.unfound, before.scan_failed, before.unknown)
-        now = self._known(request, (route,), seen)
+        now = self._known(request, (route,), seen, Told(before.signals, before.late_signals))
         snapshot = self._snapshot(request, now, outcome.decided.counts, outcome)
         return decide(self._policies, request, (route,), snapshot)
 
@@ -133,7 +144,7 @@ class Planner:
         ready = self._site.backends[front.model].state().status == "ready"
         return ready or not any(route.location == "remote" for route in candidates)
 
-    def _known(self, request: Request, candidates: Sequence[Route], seen: Seen) -> dict[str, Any]:
+    def _known(self, request: Request, candidates: Sequence[Route], seen: Seen, told: Told) -> dict[str, Any]:
         """What a snapshot holds, whatever will have been counted by then."""
         health = {route.name: self._site.health(route) for route in candidates if route.location == "remote"}
         states = self._site.local_states()
@@ -146,6 +157,8 @@ class Planner:
             "unfound": seen.unfound,
             "scan_failed": seen.failed,
             "unknown": seen.unknown,
+            "signals": told.values,
+            "late_signals": told.late,
             "spent": self._books.spending.spent(request.key),
             "sticky": self._books.asked_by(request) if len(candidates) > 1 else "",
             "at": self._wall_clock(),

@@ -17,12 +17,13 @@ from policies.budget import Budget
 from policies.capability import Capability
 from policies.capacity import Capacity
 from policies.detect import MEDIA, Detector
+from policies.guards import guards_of
 from policies.names import NAME
 from policies.order import Order
 from policies.privacy import Privacy
 from policies.rules import RuleError, Rules, compile_rules
 
-DECISIVE = frozenset({"routing", "providers", "privacy", "budget", "rules", "aliases", "escalations"})
+DECISIVE = frozenset("routing providers privacy budget rules aliases escalations signals guards".split())
 """The tables that decide a route. How a provider is reached, and with which key, does not."""
 CLOSE = 0.8
 """How alike two names must be (difflib's ratio) for one to be taken for a slip in the other."""
@@ -36,6 +37,7 @@ def policies_of(config: Config) -> tuple[Policy, ...]:
     """
     routing, budget = config.routing, config.budget
     return (
+        guards_of(config.guards),
         Capability(routing.max_parameters_b),
         privacy_of(config),
         Order(routing.locality, routing.order),
@@ -104,18 +106,26 @@ def rules_look(config: Config) -> bool:
     return any(rule.reads & {"request.data_classes"} for rule in rules_of(config).rules)
 
 
+def signals_read(config: Config) -> frozenset[str]:
+    """Names of the signals that a rule or a guard reads; all others are not looked for."""
+    by_rules = {name.removeprefix("signals.") for name in rules_of(config).reads if name.startswith("signals.")}
+    return frozenset(by_rules | {guard.reads for guard in guards_of(config.guards).guards})
+
+
 def check_rules(config: Config, site: Site) -> None:
-    """Refuses a rule that names a route which does not exist. Raises `ConfigError`."""
+    """Refuses a rule or a guard that names a route which does not exist. Raises `ConfigError`."""
     check_rule_routes(config, [route.name for route in site.routes()])
 
 
 def check_rule_routes(config: Config, there: Sequence[str]) -> None:
     """The same for these routes. On a box without models, any may still come."""
     any_local = not any(name.startswith("local/") for name in there)
-    for index, rule in enumerate(config.rules):
-        for name in rule.routes:
+    rows = [("rules", index, rule.routes) for index, rule in enumerate(config.rules)]
+    rows += [("guards", index, guard.routes) for index, guard in enumerate(config.guards)]
+    for table, index, names in rows:
+        for name in names:
             if name not in there and not (any_local and name.startswith("local/")):
-                place = place_of(config, "rules", index, "routes")
+                place = place_of(config, table, index, "routes")
                 raise ConfigError(f"{place}: there is no route {name!r}{did_you_mean(name, there)}")
 
 

@@ -114,6 +114,8 @@ def facts_of(request: Request, decided: Decided) -> bytes:
         "unfound": snapshot.unfound,
         "scan_failed": snapshot.scan_failed,
         "unknown": snapshot.unknown,
+        "signals": snapshot.signals,
+        "late_signals": snapshot.late_signals,
         "spent": snapshot.spent,
         "sticky": snapshot.sticky,
         "elapsed_s": snapshot.elapsed_s,
@@ -170,7 +172,10 @@ def _snapshot(said: Mapping[str, Any]) -> Snapshot:
         data_classes=frozenset(said["data_classes"]),
         unfound=frozenset(said["unfound"]),
         scan_failed=said["scan_failed"],
-        unknown=frozenset(said.get("unknown", ())),  # older rows do not say
+        # Of these, older rows do not say.
+        unknown=frozenset(said.get("unknown", ())),
+        signals=said.get("signals", {}),
+        late_signals=frozenset(said.get("late_signals", ())),
         spent=Spent(**said["spent"]),
         sticky=said["sticky"],
         elapsed_s=said["elapsed_s"],

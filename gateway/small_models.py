@@ -47,10 +47,18 @@ def small_backend(local: LocalModel, config: Config, pool: Pool) -> Backend:
         name=local.name,
         folder=local.path,
         created=local.created,
-        load_at_start=local.name in config.small_models.defaults.values(),
+        load_at_start=local.name in {*config.small_models.defaults.values(), *_judges(config)},
     )
     host = pool.shared(of_host, lambda: build_onnx_host(of_host, pool.memory))
     return pool.get((of_host, settings), lambda: [build_onnx(settings, host)])[0]
+
+
+def _judges(config: Config) -> set[str]:
+    """Those that requests are judged by before they are routed: they have no time to load then."""
+    names = {guard.signal for guard in config.guards}
+    names |= {name for name in ("injection", "toxicity") if any(f"signals.{name}" in r.when for r in config.rules)}
+    by_signal = {"injection": config.signals.injection, "toxicity": config.signals.toxicity}
+    return {model for name, model in by_signal.items() if name in names} | {config.privacy.names} - {""}
 
 
 def host_settings(config: Config) -> OnnxHostSettings:

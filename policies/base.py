@@ -109,6 +109,8 @@ class Snapshot:
         data_classes: declared or found in the text.
         unfound: of them, those that were declared and that nothing in the text bears out: they cannot be redacted.
         scan_failed: the text could not be searched for them, so nothing is known.
+        signals: what the request's text is like, as far as a rule or a guard reads it (`policies/signals.py`).
+        late_signals: of those, what could not be told in time.
         unknown: classes for which alone it could not be searched.
         spent: by the request's key, and by the site.
         sticky: name of the route that asked for the tool calls whose results this request brings; empty: none.
@@ -127,6 +129,8 @@ class Snapshot:
     unfound: frozenset[str] = frozenset()
     scan_failed: bool = False
     unknown: frozenset[str] = frozenset()
+    signals: Mapping[str, float | str] = field(default_factory=dict)
+    late_signals: frozenset[str] = frozenset()
     spent: Spent = field(default_factory=Spent)
     sticky: str = ""
     elapsed_s: float = 0.0

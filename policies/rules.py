@@ -31,6 +31,8 @@ class RuleSettings(Protocol):
     def routes(self) -> tuple[str, ...]: ...
     @property
     def deny(self) -> str | None: ...
+    @property
+    def on_timeout(self) -> str: ...
 
 
 class RuleError(Exception):
@@ -54,6 +56,7 @@ class Rule:
 
     Attributes:
         reads: those of `policies.variables.VARIABLES` that it names.
+        hold: it counts as matched while a signal that it depends on is not known.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Rule:
     locality: str | None = None
     routes: tuple[str, ...] = ()
     deny: str | None = None
+    hold: bool = True
 
     def holds(self, contexts: Sequence[cel.Context | None], snapshot: Snapshot) -> bool | None:
         """Whether it matches, in each of these; None: that cannot be told."""
@@ -70,7 +74,8 @@ class Rule:
         try:
             results = [self.program.execute(context) for context in contexts]
         except FAILURES:
-            return None
+            late = not self.reads.isdisjoint(f"signals.{name}" for name in snapshot.late_signals)
+            return self.hold if late else None
         return results[0] if isinstance(results[0], bool) and results.count(results[0]) == len(results) else None
 
     def choose(self, routes: tuple[Route, ...]) -> tuple[Route, ...]:
@@ -152,7 +157,8 @@ def _compile(index: int, rule: RuleSettings) -> Rule:
     except FAILURES as error:
         message = f"unknown field {error}" if isinstance(error, KeyError) else str(error)
         raise RuleError(index, rule.name, f"rule {rule.name!r}: {message}") from error
-    return Rule(rule.name, program, reads, rule.locality, tuple(rule.routes), rule.deny)
+    hold = rule.on_timeout == "hold"
+    return Rule(rule.name, program, reads, rule.locality, tuple(rule.routes), rule.deny, hold)
 
 
 def _context(reads: Sequence[str], request: Request, snapshot: Snapshot) -> cel.Context | None:

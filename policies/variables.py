@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backends.types import ModelState, Request, Sampling
 from policies.base import Snapshot, Spent
+from policies.signals import JUDGED, UNKNOWN
 
 if TYPE_CHECKING:
     import cel
@@ -19,6 +20,14 @@ class Variable(NamedTuple):
 
     type: str
     value: Callable[[Request, Snapshot], Any]
+
+
+def _judged() -> list[str]:
+    return [f"{name}{part}" for name in JUDGED for part in ("", "_user", "_retrieved")]
+
+
+def _signal(name: str, otherwise: float | str) -> Callable[[Request, Snapshot], float | str]:
+    return lambda request, site: site.signals.get(name, otherwise)
 
 
 VARIABLES: Mapping[str, Variable] = {
@@ -39,6 +48,10 @@ VARIABLES: Mapping[str, Variable] = {
     ),
     "request.max_tokens": Variable("int", lambda request, site: request.sampling.max_tokens or 0),
     "request.choices": Variable("int", lambda request, site: request.choices),
+    **{f"signals.{name}": Variable("double", _signal(name, 0.0)) for name in _judged()},
+    "signals.language": Variable("string", _signal("language", UNKNOWN)),
+    "signals.language_confidence": Variable("double", _signal("language_confidence", 0.0)),
+    "signals.difficulty": Variable("double", _signal("difficulty", 0.0)),
     "site.offline": Variable("bool", lambda request, site: bool(site.offline)),
     "site.hour": Variable("int", lambda request, site: int(site.at // 3600 % 24)),
     # The first of January 1970 was a Thursday; 0 is Sunday, as in CEL's getDayOfWeek.
@@ -55,7 +68,7 @@ FUNCTIONS = frozenset(
     "getSeconds".split()
 )
 TYPES = frozenset({"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"})
-ROOMS = frozenset({"request", "site"})
+ROOMS = frozenset({"request", "signals", "site"})
 
 _LITERAL = re.compile(
     r"""//[^\n]*"""
@@ -63,7 +76,7 @@ _LITERAL = re.compile(
     r"""|'''(?:\\.|.)*?'''|\"\"\"(?:\\.|.)*?\"\"\"|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*\"""",
     re.DOTALL,
 )
-_ROOM = re.compile(r"(?<![\w.])(request|site)\b(?:\s*\.\s*(\w+)\b(?!\s*\())?")
+_ROOM = re.compile(r"(?<![\w.])(request|signals|site)\b(?:\s*\.\s*(\w+)\b(?!\s*\())?")
 _BOUND = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*(\w+)\s*,")
 
 
@@ -82,7 +95,7 @@ def reads_of(source: str, program: cel.Program) -> frozenset[str]:
             raise ValueError(f"there is no `{room}.{name}`; `{room}` has {_listed(room)}")
     names = frozenset(program.variables())
     if unknown := sorted(names - ROOMS - {"key"} - TYPES - frozenset(_BOUND.findall(text))):
-        raise ValueError(f"there is no `{unknown[0]}`; a rule can name `request`, `site` and `key`")
+        raise ValueError(f"there is no `{unknown[0]}`; a rule can name `request`, `signals`, `site` and `key`")
     called = [name for name in program.functions() if name.isidentifier() and not name.startswith("_")]
     if unknown := sorted(set(called) - FUNCTIONS):
         raise ValueError(f"there is no function `{unknown[0]}`; there are {', '.join(sorted(FUNCTIONS))}")
@@ -98,6 +111,9 @@ def values_of(reads: Iterable[str], request: Request, snapshot: Snapshot) -> dic
     values: dict[str, Any] = {}
     for path in reads:
         room, _, name = path.partition(".")
+        if room == "signals" and name in snapshot.late_signals:
+            values.setdefault(room, {})  # there is none: an expression that needs it fails, any other does not
+            continue
         value = VARIABLES[path].value(request, snapshot)
         if name:
             values.setdefault(room, {})[name] = value
@@ -126,6 +142,7 @@ def _samples() -> tuple[tuple[Request, Snapshot], ...]:
         estimated_tokens=8000,
         offline="no link",
         data_classes=frozenset({"email"}),
+        signals={**dict.fromkeys(_judged(), 1.0), "language": "de", "language_confidence": 1.0, "difficulty": 1.0},
         spent=Spent(1.0, 10.0, 5.0, 50.0),
         at=1_700_000_000.0,
     )

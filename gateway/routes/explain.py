@@ -88,6 +88,8 @@ def plan_object(request: Request, outcome: Outcome, tried: Rehearsed, refusal: B
         ],
         "reasons": [*outcome.reasons, *(f"not {d.route.name} ({d.policy}: {d.reason})" for d in unsendable)],
         "data_classes": sorted(snapshot.data_classes),
+        "signals": dict(snapshot.signals),
+        "late_signals": sorted(snapshot.late_signals),
         "refused": {"status": kind_of(refusal).status, "code": refusal.code, "message": refusal.message}
         if refusal
         else None,

@@ -226,4 +226,6 @@ class PlanObject(Out):
     dropped: list[DroppedRoute]
     reasons: list[str]
     data_classes: list[str]
+    signals: dict[str, float | str]
+    late_signals: list[str]
     refused: Refusal | None

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from backends.types import Locality
 from gateway.schemas.escalation import EscalationSettings
+from gateway.schemas.guards import GuardSettings, OnTimeout, SignalSettings
 from gateway.schemas.model import ModelSettings
 from gateway.schemas.provider import ProviderSettings
 from gateway.schemas.small_models import SmallModelSettings
@@ -157,13 +158,17 @@ class RuleSettings(Table):
     when: str = Field(
         min_length=1,
         max_length=4000,
-        description="A CEL expression over `request`, `site` and `key`: `'health' in request.data_classes`.",
+        description="A CEL expression over `request`, `signals`, `site` and `key`: `'health' in request.data_classes`.",
     )
     locality: Literal["only_local", "only_remote"] | None = Field(default=None, description="Keeps those routes only.")
     routes: tuple[str, ...] = Field(
         default=(), strict=False, description="Keeps these routes only (`local/NAME`, `PROVIDER/MODEL`), in this order."
     )
     deny: str | None = Field(default=None, min_length=1, description="Refuses the request with this message.")
+    on_timeout: OnTimeout = Field(
+        default="hold",
+        description="While a signal that it depends on is not known: `hold`, as if `when` were true, or `skip`.",
+    )
 
     @model_validator(mode="after")
     def _one_action(self) -> RuleSettings:
@@ -203,6 +208,8 @@ class FileConfig(Table):
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)
     budget: BudgetSettings = Field(default_factory=BudgetSettings)
     rules: tuple[RuleSettings, ...] = Field(default=(), strict=False)
+    signals: SignalSettings = Field(default_factory=SignalSettings)
+    guards: tuple[GuardSettings, ...] = Field(default=(), strict=False)
     escalations: tuple[EscalationSettings, ...] = Field(default=(), strict=False)
     audit: AuditSettings = Field(default_factory=AuditSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)

@@ -61,6 +61,7 @@ name = "thrifty"
 when = "request.max_tokens > 900 && site.spent_day > 0.1"
 locality = "only_local"
 """
+LATER = {"unknown", "signals", "late_signals"}
 DOWN = Unavailable("It cannot be reached.", code="provider_unreachable")
 
 
@@ -275,11 +276,11 @@ async def test_rows_of_an_older_form_are_passed_over(site, other, exchange):
     (row,) = await recorded(app, partial(ask, app, exchange))
     facts = orjson.loads(row.facts)
     assert read_facts(row.facts).planned == ("local/m", "local/n", "beta/b", "acme/large")
-    for name in facts.keys() - {"unknown"}:
+    for name in facts.keys() - LATER:
         older = replace(row, facts=orjson.dumps({k: v for k, v in facts.items() if k != name}))
         assert list(other(SITE).decide([older])) == [older]
     (replayed,) = other(SITE).decide(
-        [replace(row, facts=orjson.dumps({k: v for k, v in facts.items() if k != "unknown"}))]
+        [replace(row, facts=orjson.dumps({k: v for k, v in facts.items() if k not in LATER}))]
     )
     assert isinstance(replayed, Replayed)  # what came later is taken for what it would have been
     newer = replace(row, facts=orjson.dumps({**facts, "spent": {**facts["spent"], "key_year": 1}}))

@@ -9,29 +9,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.types import GENERATES, ModelState, Request, Sampling
+from gateway.schemas.guards import GuardSettings
 from gateway.schemas.settings import RuleSettings
 from policies.availability import availability
 from policies.base import Health, Learned, Price, Route, Snapshot, Spent, decide
 from policies.budget import Budget
 from policies.capability import NEEDS, Capability
 from policies.capacity import Capacity
+from policies.guards import guards_of
 from policies.order import Order
 from policies.privacy import Privacy
 from policies.rules import compile_rules
 
 MODULES = sorted(Path(__file__).parents[2].joinpath("policies").glob("*.py"))
 CLASSES = ("email", "health", "secret")
+SIGNALS = ("injection", "toxicity", "toxicity_user", "difficulty")
 LOCALITIES = ("only_local", "prefer_local", "prefer_remote", "only_remote")
 
 RULES = compile_rules(
     (
         RuleSettings(name="health", when="'health' in request.data_classes", locality="only_local"),
         RuleSettings(name="zero", when="100 / (request.max_tokens - 50) > 200", locality="only_remote"),
+        RuleSettings(name="hurt", when="signals.toxicity > 0.8", locality="only_local", on_timeout="skip"),
         RuleSettings(name="named", when="site.hour < 3", routes=("p1/b", "local/a", "p0/a")),
         RuleSettings(name="refused", when="request.prompt_tokens > 100 && key == 'k'", deny="no"),
     )
 )
+GUARDS = guards_of(
+    (
+        GuardSettings(signal="injection", above=0.5, action="block", on_timeout="skip"),
+        GuardSettings(signal="toxicity", above=0.5, action="flag", retrieved=False),
+        GuardSettings(signal="difficulty", above=0.5, action="route", locality="only_local"),
+        GuardSettings(signal="difficulty", above=0.2, action="route", routes=("p1/b", "local/a")),
+    )
+)
 POLICIES = (
+    GUARDS,
+    guards_of(()),
     Capability(),
     Capability(3.0),
     Privacy({"p0": {"default": "allow", "health": "deny"}, "p1": {"email": "redact"}}, "redact", frozenset({"email"})),
@@ -118,6 +132,9 @@ def snapshots(draw, given_routes):
         offline=draw(st.sampled_from(["", "", "no link"])),
         data_classes=draw(st.frozensets(st.sampled_from(CLASSES))),
         scan_failed=draw(st.booleans()),
+        unknown=draw(st.frozensets(st.just("health"))),
+        signals=draw(st.dictionaries(st.sampled_from(SIGNALS), st.floats(0, 1))),
+        late_signals=draw(st.frozensets(st.sampled_from(SIGNALS))),
         spent=draw(st.builds(Spent, money, money, money, money)),
         sticky=draw(st.sampled_from(["", *(route.name for route in given_routes)])),
         elapsed_s=draw(seconds),

@@ -26,8 +26,8 @@ ASK = Request("r", "auto", "chat")
 
 
 def rules():
-    (block,) = re.findall(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL)
-    return FileConfig.model_validate(tomllib.loads(block)).rules
+    blocks = re.findall(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL)
+    return [rule for block in blocks for rule in FileConfig.model_validate(tomllib.loads(block)).rules]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_every_example_is_tried():
 
 
 def test_variables_are_all_there_with_their_types():
-    rows = re.findall(r"^\| (`(?:key|request|site)[^|]*) \| ([^|]+) \|", TEXT, flags=re.MULTILINE)
+    rows = re.findall(r"^\| (`(?:key|request|signals|site)[^|]*) \| ([^|]+) \|", TEXT, flags=re.MULTILINE)
     documented = {name: type_ for names, type_ in rows for name in re.findall(r"`([^`]+)`", names)}
     assert documented == {name: variable.type for name, variable in VARIABLES.items()}
 

@@ -91,6 +91,17 @@ BUSY = Snapshot(
     estimated_tokens=10,
     offline="no link",
     data_classes=frozenset({"email"}),
+    signals={
+        "injection": 0.75,
+        "injection_user": 0.25,
+        "injection_retrieved": 0.75,
+        "toxicity": 0.5,
+        "toxicity_user": 0.5,
+        "toxicity_retrieved": 0.125,
+        "language": "de",
+        "language_confidence": 0.875,
+        "difficulty": 0.375,
+    },
     spent=Spent(site_day=1.25, site_month=30),
     at=1_700_000_000,  # Tuesday, 14 November 2023, 22:13:20 UTC
 )
@@ -110,6 +121,15 @@ BUSY = Snapshot(
         ("request.prompt_tokens", 12, 0),
         ("request.max_tokens", 77, 0),
         ("request.choices", 6, 1),
+        ("signals.injection", 0.75, 0.0),
+        ("signals.injection_user", 0.25, 0.0),
+        ("signals.injection_retrieved", 0.75, 0.0),
+        ("signals.toxicity", 0.5, 0.0),
+        ("signals.toxicity_user", 0.5, 0.0),
+        ("signals.toxicity_retrieved", 0.125, 0.0),
+        ("signals.language", "de", "und"),
+        ("signals.language_confidence", 0.875, 0.0),
+        ("signals.difficulty", 0.375, 0.0),
         ("site.offline", True, False),
         ("site.hour", 22, 0),
         ("site.weekday", 2, 4),
@@ -130,7 +150,7 @@ def test_each_variable(name, full, bare):
 
 
 def test_the_list_of_variables_is_whole():
-    assert len(VARIABLES) == 18
+    assert len(VARIABLES) == 27
 
 
 def test_only_what_rules_read_is_put_together():
@@ -264,3 +284,30 @@ def test_text_that_is_no_text_fails_them_all():
 def test_samples_are_as_different_as_they_can_be():
     for name, variable in VARIABLES.items():
         assert len({str(variable.value(request, site)) for request, site in SAMPLES}) > 1, name
+
+
+LATE = Snapshot(late_signals=frozenset({"injection", "injection_user", "injection_retrieved"}))
+
+
+@pytest.mark.parametrize(
+    ("when", "on_timeout", "matches"),
+    [
+        ("signals.injection > 0.5", "hold", True),
+        ("signals.injection > 0.5", "skip", False),
+        ("signals.injection < 0.5", "hold", True),
+        ("signals.injection_user > 0.5 && key == ''", "hold", True),
+        ("signals.injection > 0.5 && key == 'kiosk'", "hold", False),
+        ("signals.injection > 0.5 || key == ''", "skip", True),
+        ("signals.toxicity > 0.5", "hold", False),
+        ("key == 'kiosk'", "hold", False),
+    ],
+)
+def test_a_rule_whose_signal_is_late_does_what_it_says(when, on_timeout, matches):
+    verdict = judge(rule(when, deny="no", on_timeout=on_timeout), site=LATE)
+    assert verdict.kept == (() if matches else ROUTES)
+    assert {drop.error.code for drop in verdict.drops} <= {"denied_by_rule"}
+
+
+@pytest.mark.parametrize(("when", "holds_"), [("signals.injection > 0.7", True), ("signals.language == 'en'", False)])
+def test_a_rule_reads_signals(when, holds_):
+    assert bool(judge(rule(when), site=BUSY).reason) == holds_

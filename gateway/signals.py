@@ -1,0 +1,113 @@
+"""What a request is like, told once for those rules and guards that ask, and in bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from backends.types import GENERATES, Request
+from gateway.pieces import Pieces
+from gateway.schemas.guards import SignalSettings
+from gateway.small_models import Run
+from policies.signals import JUDGED, Texts, difficulty, language, texts_of, windows
+
+log = logging.getLogger("outstation.signals")
+
+HARMLESS = frozenset({"benign", "safe", "clean", "none", "neutral", "ok", "normal"})
+"""Labels of classifiers that name what is fine."""
+
+
+class Told(NamedTuple):
+    """Values by name, and the names of those that could not be told in time."""
+
+    values: Mapping[str, float | str] = {}
+    late: frozenset[str] = frozenset()
+
+
+class Signals:
+    """One generation's.
+
+    Args:
+        reads: names of the signals that rules and guards read, all others being left alone.
+        models: the small model of each of `JUDGED`.
+        timeout_s: of one request.
+    """
+
+    def __init__(self, reads: Iterable[str], models: Mapping[str, str], run: Run, timeout_s: float) -> None:
+        self._reads = frozenset(reads)
+        self._timeout_s = timeout_s
+        self._told = {
+            name: Pieces[float](_judge(run, models[name], name))
+            for name in JUDGED
+            if any(read.partition("_")[0] == name for read in self._reads)
+        }
+
+    async def of(self, request: Request, *, large: bool = False) -> Told:
+        """Nothing of a request that asks no language model. A `large` one is cut up beside the event loop."""
+        if request.kind not in GENERATES:
+            return Told()
+        texts = texts_of(request)
+        values: dict[str, float | str] = {}
+        last = texts.user[-1] if texts.user else ""
+        if not self._reads.isdisjoint(("language", "language_confidence")):
+            values["language"], values["language_confidence"] = language(last)
+        if "difficulty" in self._reads:
+            values["difficulty"] = difficulty(last)
+        late: frozenset[str] = frozenset()
+        if self._told:
+            sides = await asyncio.to_thread(_sides, texts) if large else _sides(texts)
+            for told in await asyncio.gather(*(self._judged(request.id, name, sides) for name in self._told)):
+                values.update(told.values)
+                late |= told.late
+        return Told(values, late)
+
+    async def _judged(self, request_id: str, name: str, sides: Mapping[str, Sequence[str]]) -> Told:
+        """One signal: of each side that somebody reads, and the larger of both."""
+        wanted = [side for side in sides if name in self._reads or name + side in self._reads]
+        pieces = [piece for side in wanted for piece in sides[side]]
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                scores = dict(zip(pieces, await self._told[name].of(pieces), strict=True))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the signal is not known
+            # The type only: the text may quote what was judged.
+            log.warning("%s: %s is not known: %s", request_id, name, type(error).__name__)
+            return Told({}, frozenset({name, *(name + side for side in sides)}))
+        values: dict[str, float | str] = {
+            name + side: max((scores[piece] for piece in sides[side]), default=0.0) for side in wanted
+        }
+        if name in self._reads:
+            values[name] = max(scores.values(), default=0.0)
+        return Told(values)
+
+
+def signals_of(settings: SignalSettings, reads: frozenset[str], run: Run) -> Signals | None:
+    """As configured; None: nobody reads any."""
+    models = {"injection": settings.injection, "toxicity": settings.toxicity}
+    return Signals(reads, models, run, settings.timeout_ms / 1000) if reads else None
+
+
+def _sides(texts: Texts) -> dict[str, list[str]]:
+    return {
+        "_user": [piece for text in texts.user for piece in windows(text)],
+        "_retrieved": [piece for text in texts.retrieved for piece in windows(text)],
+    }
+
+
+def _judge(run: Run, model: str, name: str) -> Callable[[Sequence[str]], Awaitable[list[float]]]:
+    """Asks the model how much each piece is what the signal is called."""
+
+    async def judge(pieces: Sequence[str]) -> list[float]:
+        request = Request("signals", model, "classification", prompts=tuple(pieces), options={"windows": True})
+        results, _ = await run(model, request)
+        return [_score(result["probabilities"], name) for result in results]
+
+    return judge
+
+
+def _score(probabilities: Mapping[str, float], name: str) -> float:
+    """Of the label of that name; a model without one has labels for what is bad, and perhaps one for what is not."""
+    if name in probabilities:
+        return float(probabilities[name])
+    return float(max(p for label, p in probabilities.items() if label.lower() not in HARMLESS))
