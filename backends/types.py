@@ -178,6 +178,7 @@ class Chunk:
         comment: what a stream says in an SSE comment before this piece; empty: nothing.
         reasoning: text that the model thought rather than said.
         tools: pieces of tool calls.
+        stopped_by: the one of `Sampling.stop` that ended the choice; empty where none did, or nobody can tell.
     """
 
     index: int
@@ -189,6 +190,7 @@ class Chunk:
     comment: str = ""
     reasoning: str = ""
     tools: tuple[ToolDelta, ...] = ()
+    stopped_by: str = ""
 
 
 class Result(TypedDict, total=False):

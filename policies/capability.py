@@ -19,6 +19,7 @@ NEEDS = {
     "audio_output": "cannot speak",
     "web_search": "cannot search the web",
     "logprobs": "gives no log-probabilities",
+    "continuation": "cannot go on from the beginning of an answer",
 }
 """What a request may need, and how to say that a model lacks it."""
 

@@ -63,7 +63,7 @@ class LlamaBackend:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        return frozenset({"logprobs", "structured_output", "grammar", "tools"})
+        return frozenset({"logprobs", "structured_output", "grammar", "tools", "continuation"})
 
     @property
     def created(self) -> int:

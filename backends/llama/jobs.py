@@ -88,7 +88,7 @@ class Choice:
         if reason and not stopped:
             rest, more = self.text.flush()
             text, ready = text + rest, ready + more
-        return Chunk(self.index, text, (token,), ready, reason)
+        return Chunk(self.index, text, (token,), ready, reason, stopped_by=self.text.stopped_by)
 
     def _shown(self, model: Model, token: int) -> bytes:
         return model.piece(token) if token in self.spelled else model.shown(token)

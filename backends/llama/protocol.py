@@ -48,7 +48,8 @@ def pack_outputs(outputs: list[Output]) -> list[list[Any]]:
 def _pack(event: Event | Began | Failed) -> list[Any]:
     if isinstance(event, Chunk):
         logprobs = [asdict(lp) for lp in event.logprobs]
-        return ["c", event.index, event.text, event.tokens, logprobs, event.finish_reason]
+        row = ["c", event.index, event.text, event.tokens, logprobs, event.finish_reason]
+        return [*row, event.stopped_by] if event.stopped_by else row
     if isinstance(event, Usage):
         return ["u", event.prompt_tokens, event.completion_tokens, event.cached_tokens]
     return ["b"] if isinstance(event, Began) else ["f", event.message]
@@ -58,8 +59,9 @@ def unpack_output(row: list[Any]) -> Output:
     """The inverse of `pack_outputs` for one row."""
     key, kind, *rest = row
     if kind == "c":
-        index, text, tokens, logprobs, reason = rest
-        return key, Chunk(index, text, tuple(tokens), tuple(_logprob(lp) for lp in logprobs), reason)
+        index, text, tokens, logprobs, reason, *stop = rest
+        said = tuple(_logprob(lp) for lp in logprobs)
+        return key, Chunk(index, text, tuple(tokens), said, reason, stopped_by=stop[0] if stop else "")
     if kind == "u":
         return key, Usage(*rest)
     return key, Began() if kind == "b" else Failed(rest[0])

@@ -14,9 +14,13 @@ class StopMatcher:
 
     The outcome does not depend on how the text is cut into pieces (property-tested): the string that ends first wins,
     and of two that end together the longer one.
+
+    Attributes:
+        found: the one that was completed; empty: none so far.
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
+        self.found = ""
         self._stops = tuple(s for s in stops if s)
         self._longest = max(map(len, self._stops), default=0)
         self._held = ""
@@ -29,7 +33,9 @@ class StopMatcher:
         found = [(at + len(s), at) for s in self._stops if (at := buffer.find(s)) >= 0]
         if found:
             self._held = ""
-            return buffer[: min(found)[1]], True
+            end, at = min(found)
+            self.found = buffer[at:end]
+            return buffer[:at], True
         hold = self._hold(buffer)
         self._held = buffer[len(buffer) - hold :]
         return buffer[: len(buffer) - hold], False
@@ -63,6 +69,11 @@ class TextAssembler:
     def __post_init__(self) -> None:
         self._matcher = StopMatcher(self.stops)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    @property
+    def stopped_by(self) -> str:
+        """The stop string that ended the text; empty: none has."""
+        return self._matcher.found
 
     def push(self, piece: bytes, logprob: TokenLogprob | None = None) -> tuple[str, tuple[TokenLogprob, ...], bool]:
         """A token's bytes in; (text to show, log-probabilities of its tokens, whether a stop string ended it) out."""

@@ -14,7 +14,17 @@ BaseURLs = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value), Field(strict=False)
 ]
 DataRules = dict[ClassName, DataAction]
-Capability = Literal["vision", "audio", "files", "tools", "structured_output", "audio_output", "web_search", "logprobs"]
+Capability = Literal[
+    "vision",
+    "audio",
+    "files",
+    "tools",
+    "structured_output",
+    "audio_output",
+    "web_search",
+    "logprobs",
+    "continuation",
+]
 
 
 class ProviderModelSettings(Table):

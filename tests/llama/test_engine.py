@@ -284,6 +284,8 @@ def test_a_stop_string_ends_one_choice_and_not_its_sibling() -> None:
     bench.run()
     assert bench.text("a") == "".join(f" {t}" for t in said[:4])
     assert [e.finish_reason for e in bench.of("a") if isinstance(e, Chunk)][-1] == "stop"
+    assert [e.stopped_by for e in bench.of("a") if isinstance(e, Chunk)][-1] == f" {said[4]} {said[5]}"
+    assert not any(e.stopped_by for e in bench.of("b") if isinstance(e, Chunk))
     assert bench.tokens("b") == said
 
 

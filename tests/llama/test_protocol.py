@@ -28,6 +28,7 @@ EVENT = st.one_of(
         tokens=st.lists(COUNT).map(tuple),
         logprobs=st.lists(LOGPROB, max_size=3).map(tuple),
         finish_reason=st.sampled_from([None, "stop", "length"]),
+        stopped_by=TEXT,
     ),
     st.builds(Usage, COUNT, COUNT, COUNT),
     st.builds(protocol.Began),

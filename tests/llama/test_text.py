@@ -51,6 +51,8 @@ def test_stops_do_not_depend_on_how_the_text_is_cut(text: str, stops: tuple[str,
     if not stopped:
         shown += matcher.flush()
     assert (shown, stopped) == expected
+    assert text.startswith(shown + matcher.found)
+    assert matcher.found in stops if stopped else not matcher.found
 
 
 @given(text=LETTERS, stops=STOPS, at=CUTS)
