@@ -19,6 +19,7 @@ from gateway.pool import Pool
 from gateway.schemas.model import ModelSettings
 from gateway.small_models import small_backend, small_backends
 from gateway.state import AUTO
+from gateway.torch_models import torch_backends
 
 Kinds = Mapping[str, frozenset[Kind]]
 """What models do, by name."""
@@ -39,7 +40,8 @@ def build_backends(config: Config, pool: Pool) -> list[Backend]:
         names = _large(found)
         default = default_model(config, names)
         large = [_pooled(_unconfigured(local, default, config), pool) for local in found if local.name in names]
-    return [*large, *small_backends(found, config, pool, [backend.name for backend in large])]
+    small = small_backends(found, config, pool, [backend.name for backend in large])
+    return [*large, *small, *torch_backends(config, pool, [backend.name for backend in (*large, *small)])]
 
 
 def find_pulled(config: Config, pool: Pool, name: str) -> Backend | None:

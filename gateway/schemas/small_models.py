@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from backends.types import Kind
-from gateway.schemas.table import AliasName, Count, Table
+from gateway.schemas.table import AliasName, Count, ModelName, Table
 
 ExecutionProvider = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml", "qnn"]
 RUNTIME_NAMES: Mapping[str, str] = {
@@ -48,6 +48,12 @@ class SmallModelSettings(Table):
     )
     keep_alive_s: float = Field(
         default=-1.0, ge=-1, description="Idle seconds until their process is ended; -1: never."
+    )
+
+    sentence_transformers: Mapping[ModelName, str] = Field(
+        default={},
+        description="Embedders in sentence-transformers' own folders, by name, each in a process with torch. Paths are "
+        "relative to this file. It needs the extra `sentence-transformers`.",
     )
 
     @field_validator("keep_alive_s")
