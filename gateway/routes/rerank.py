@@ -14,7 +14,7 @@ from gateway.bodies import prompt_usage
 from gateway.outcome import new_id
 from gateway.routes.answer import Answer
 from gateway.routes.inference import Inference, controls, outcome_of
-from gateway.schemas.parse import check, parse_json, read_body
+from gateway.schemas.parse import check, check_depth, parse_json, read_body
 from gateway.schemas.rerank import RerankRequest
 
 NAMES = {"prompt": "documents", "input": "documents"}
@@ -28,6 +28,7 @@ def rerank_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[A
         wire = check(RerankRequest, raw)
         request = rerank_request(wire, raw, http, inference.key_classes)
         documents = raw["documents"] if wire.return_documents else ()
+        check_depth({"": [documents]})  # as deep as they will stand in the answer
         return inference.whole(http, request, partial(_body, wire.top_n, documents), NAMES)
 
     return rerank

@@ -59,14 +59,14 @@ def parse_json(body: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
     if body.count(b"[") + body.count(b"{") > FLAT:
-        _check_depth(data)
+        check_depth(data)
     if not isinstance(data, dict):
         raise InvalidRequest(f"The body must be a JSON object, not {_kind(data)}.", code="invalid_json")
     return data
 
 
-def _check_depth(data: object) -> None:
-    """What was read must also be passed on, to a model's process or to a provider."""
+def check_depth(data: object) -> None:
+    """What was read must also be passed on: to a model's process, to a provider, or back. Raises `InvalidRequest`."""
     try:
         orjson.dumps(data)
     except orjson.JSONEncodeError:
