@@ -25,7 +25,7 @@ from backends.onnx import jobs, protocol
 from backends.onnx.batching import Row, Turns
 from backends.onnx.jobs import Job
 from backends.onnx.sessions import Model, Room
-from backends.processes.channel import Channel, die_with_parent
+from backends.processes.channel import Channel, die_first, die_with_parent
 from backends.processes.cores import usable_cores
 from backends.processes.wire import pack_error
 
@@ -40,6 +40,8 @@ MOST_LANES = 4
 def main() -> None:
     """Say `ready`, and compute until the socket closes."""
     die_with_parent()
+    die_first()
+    sys.setswitchinterval(0.0005)  # a short text must not wait 5 ms for a thread that reads a long one
     # Before tokenizers is imported: its own threads would take the cores from everyone else.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from backends.processes.wire import dumps
@@ -36,3 +38,9 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() == 1 and os.environ.get("OUTSTATION_GATEWAY_PID") not in (None, "1"):
             sys.exit(0)
+
+
+def die_first() -> None:
+    """Linux: where memory runs out, this process is ended before the gateway and before the language models."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")

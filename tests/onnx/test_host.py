@@ -289,3 +289,16 @@ async def test_pictures(running: Running, colours: Path) -> None:
                 await host.run("colours", ask("classification", Image(data)))
             assert caught.value.code == code
         assert host.state("colours").restarts_total == 0
+
+
+def oom_score(pid: object) -> int:
+    path = Path(f"/proc/{pid}/oom_score_adj")
+    return int(path.read_text()) if path.exists() else 1000
+
+
+async def test_where_memory_runs_out_it_goes_before_the_gateway(running: Running, tiny: Path) -> None:
+    if oom_score("self") >= 500:
+        pytest.skip("the system has no such order, or this process goes first anyway")
+    async with running(tiny) as host:
+        await yes(host)
+        assert oom_score(pid_of(host)) == 500

@@ -80,3 +80,16 @@ def test_execution_providers_by_short_names_and_by_their_own() -> None:
     assert checked_providers(["CPU"]) == checked_providers(["CPUExecutionProvider"]) == ["CPUExecutionProvider"]
     with pytest.raises(BadModelFile, match=r"'qnn' is not in this build of onnxruntime. It has: .*CPUExecution"):
         checked_providers(["cpu", "qnn"])
+
+
+def test_finding_needs_a_tokenizer_that_says_where_words_stand(tmp_path: Path) -> None:
+    folder = graphs.write(
+        tmp_path / "find",
+        graphs.linear(),
+        {"vocab.json": b'{"vocab": {}}'},
+        task="find",
+        input="text",
+        tokenizer={"kind": "words", "file": "vocab.json", "max_tokens": 8},
+    )
+    with pytest.raises(BadModelFile, match="where words stand"):
+        room().load(str(folder), "")
