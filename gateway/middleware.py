@@ -18,11 +18,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.errors import BackendError
-from gateway.errors import InternalError, RefusedError, error_body, error_headers, kind_of, stopping
+from gateway.errors import InternalError, RefusedError, error_headers, kind_of, stopping
 from gateway.outcome import Outcome, new_id
 from gateway.record import decision_of
 from gateway.schemas.settings import AccessKey, ServerSettings
 from gateway.shared import Shared
+from gateway.voices import voice_of
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -37,6 +38,7 @@ INFERENCE_PATHS = frozenset(
         "/v1/rerank",
         "/v1/moderations",
         "/v1/classify",
+        "/v1/messages",
     }
 )
 NO_ROUTE = ((b"x-outstation-route", b"none"), (b"x-outstation-attempts", b"0"))
@@ -127,7 +129,7 @@ class Recorder:
         outcome.end("error", known.code)
         if outcome.status:
             return  # Headers are out; the server cuts the connection, which no client takes for a whole answer.
-        body = error_body(known)
+        body = voice_of(outcome.path).error_body(known, None)
         headers = [*error_headers(known), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": kind_of(known).status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -246,19 +248,23 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._keys and scope["path"] not in OPEN_PATHS:
-            scope["outcome"].key = self._holder(header(scope, b"authorization"))
+            scope["outcome"].key = self._holder(header(scope, b"authorization"), header(scope, b"x-api-key"))
         await self._app(scope, receive, send)
 
-    def _holder(self, authorization: str | None) -> str:
+    def _holder(self, authorization: str | None, api_key: str | None) -> str:
         """The name of the key; every key is compared, so that the time taken tells nothing."""
         scheme, _, token = (authorization or "").partition(" ")
-        digest = hashlib.sha256(token.strip().encode("latin-1", "replace")).digest()
-        matching = [key.name for key in self._keys if hmac.compare_digest(key.digest, digest)]
-        if scheme.lower() == "bearer" and matching:
+        given = [token.strip()] if scheme.lower() == "bearer" else []
+        given += [] if api_key is None else [api_key.strip()]
+        digests = [hashlib.sha256(one.encode("latin-1", "replace")).digest() for one in given]
+        matching = [key.name for digest in digests for key in self._keys if hmac.compare_digest(key.digest, digest)]
+        if matching:
             return matching[0]
         raise RefusedError(
             401,
-            "Wrong API key." if authorization else "This gateway needs an API key: `Authorization: Bearer KEY`.",
+            "Wrong API key."
+            if authorization or api_key
+            else "This gateway needs an API key: `Authorization: Bearer KEY`, or `x-api-key: KEY`.",
             code="invalid_api_key",
             type="authentication_error",
             headers=[(b"www-authenticate", b"Bearer")],

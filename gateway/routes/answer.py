@@ -16,10 +16,11 @@ from starlette.types import Receive, Scope, Send
 
 from backends.errors import BackendError, DeadlineExceeded
 from backends.types import Event, Request, Usage
-from gateway.errors import Headers, InternalError, error_body, error_headers, kind_of, stopping
+from gateway.errors import Headers, InternalError, error_headers, kind_of, stopping
 from gateway.hang_up import hang_up_of
 from gateway.outcome import Outcome
-from gateway.sse import PING, Folded, Frames, error_frame, fold
+from gateway.sse import Folded, Frames, fold
+from gateway.voices import voice_of
 
 PING_AFTER_S = 15.0
 LAST_WORDS_S = 5.0
@@ -63,7 +64,8 @@ class Answer:
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with _Client(scope, send, self._ping_after_s if self._outcome.stream else None) as client:
+        ping = voice_of(self._outcome.path).ping
+        async with _Client(scope, send, ping, self._ping_after_s if self._outcome.stream else None) as client:
             try:
                 await self._bounded(client)
             except BackendError as error:
@@ -124,13 +126,14 @@ class Answer:
                 fold(folded, event)
 
     async def _fail(self, client: _Client, error: BackendError) -> None:
-        body = error_body(error, self._names)
+        voice = voice_of(self._outcome.path)
+        body = voice.error_body(error, self._names)
         self._outcome.end("error", error.code)
         # A client that does not read must not hold us here: without an end, the server cuts the connection.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 if self._started:
-                    await client.finish(error_frame(body))
+                    await client.finish(voice.error_frame(body))
                 else:
                     await client.respond(kind_of(error).status, [*error_headers(error), *self._headers()], body)
 
@@ -161,10 +164,11 @@ STREAM_HEADERS: Headers = [
 class _Client:
     """The other end. Once it has hung up, the handling task is cancelled; its silences in a stream are filled."""
 
-    def __init__(self, scope: Scope, send: Send, ping_after_s: float | None) -> None:
+    def __init__(self, scope: Scope, send: Send, ping: bytes, ping_after_s: float | None) -> None:
         self.gone = False
         self._hang_up = hang_up_of(scope)
         self._send = send
+        self._ping_frame = ping
         self._ping_after_s = ping_after_s
         self._finished = False
         self._sent_at = 0.0
@@ -231,5 +235,5 @@ class _Client:
             self._look_again_after(self._ping_after_s - silent_s)
         elif not self._finished:
             if not self._ping or self._ping.done():  # or a client that does not read is pinged already
-                self._ping = asyncio.create_task(self.send(PING))
+                self._ping = asyncio.create_task(self.send(self._ping_frame))
             self._look_again_after(self._ping_after_s)
