@@ -43,6 +43,7 @@ class Answer:
         frames: makes the dialect's frames, given the name of the model that answers.
         names: what the dialect calls a `param` that a policy names.
         ping_after_s: silence in a stream after which a comment is sent, so that nobody between takes it for dead.
+        last_words: what ends a stream that failed, in a dialect whose words depend on what was said before.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Answer:
         *,
         names: Mapping[str, str] | None = None,
         ping_after_s: float = PING_AFTER_S,
+        last_words: Callable[[BackendError], bytes] | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._request = request
@@ -61,6 +63,7 @@ class Answer:
         self._frames = frames
         self._names = names
         self._ping_after_s = ping_after_s
+        self._last_words = last_words
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,7 +136,7 @@ class Answer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 if self._started:
-                    await client.finish(voice.error_frame(body))
+                    await client.finish(self._last_words(error) if self._last_words else voice.error_frame(body))
                 else:
                     await client.respond(kind_of(error).status, [*error_headers(error), *self._headers()], body)
 
