@@ -50,7 +50,8 @@ def _decoded(url: str, place: str) -> bytes:
     except binascii.Error:
         data = b""
     if not data:
-        raise InvalidRequest(f"`{place}`: expected an image as `data:image/png;base64,…`.", param=place)
+        wanted = "expected an image as `data:image/png;base64,…`"
+        raise InvalidRequest(f"`{place}`: {wanted}.", param=place, code="invalid_image")
     return data
 
 
@@ -68,9 +69,8 @@ def _prompt(given: Input, manifest: Manifest, place: str) -> Prompt:
     wanted = str if manifest.input in ("text", "embedding") else Image if manifest.input == "image" else None
     if (wanted is None and isinstance(given, str | Image)) or (wanted is not None and not isinstance(given, wanted)):
         kind = "a text" if isinstance(given, str) else "an image" if isinstance(given, Image) else "a feature vector"
-        raise InvalidRequest(
-            f"`{place}`: the model {manifest.name} takes {TAKES[manifest.input]}, got {kind}.", param=place
-        )
+        wrong = f"the model {manifest.name} takes {TAKES[manifest.input]}, got {kind}"
+        raise InvalidRequest(f"`{place}`: {wrong}.", param=place, code="wrong_input")
     if isinstance(given, Mapping):
         given = _ordered(given, manifest, f"{place}.features")
     if isinstance(given, Features) and len(given.values) != len(manifest.features):
@@ -79,6 +79,7 @@ def _prompt(given: Input, manifest: Manifest, place: str) -> Prompt:
             f"({', '.join(manifest.features[:8])}{', …' if len(manifest.features) > 8 else ''}), "
             f"got {len(given.values)}.",
             param=f"{place}.features",
+            code="invalid_features",
         )
     return given
 
@@ -88,7 +89,9 @@ def _ordered(given: Mapping[str, float], manifest: Manifest, place: str) -> Feat
     unknown = [name for name in given if name not in manifest.features]
     if missing or unknown:
         wrong = f"{missing[0]!r} is missing" if missing else f"{unknown[0][:100]!r} is unknown"
-        raise InvalidRequest(f"`{place}`: of the features of {manifest.name}, {wrong}.", param=place)
+        raise InvalidRequest(
+            f"`{place}`: of the features of {manifest.name}, {wrong}.", param=place, code="invalid_features"
+        )
     return Features(tuple(float(given[name]) for name in manifest.features))
 
 

@@ -136,7 +136,7 @@ async def test_what_the_classifier_said_stays(make_app, exchange, model, why):
     [
         ({"escalate": {"to": "e"}}, "e: wrong_task"),
         ({"escalate": {"to": "c"}}, "c: wrong_task"),
-        ({"escalate": {"to": "v"}}, "v: invalid_request"),
+        ({"escalate": {"to": "v"}}, "v: wrong_input"),
         (
             {"escalate": {"to": "m"}, "outstation": {"locality": "only_local", "deadline_ms": 60000}},
             "local/m was asked",
