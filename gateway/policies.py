@@ -37,7 +37,7 @@ def policies_of(config: Config) -> tuple[Policy, ...]:
     """
     routing, budget = config.routing, config.budget
     return (
-        guards_of(config.guards),
+        *((guards_of(config.guards),) if config.guards else ()),
         Capability(routing.max_parameters_b),
         privacy_of(config),
         Order(routing.locality, routing.order),

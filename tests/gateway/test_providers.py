@@ -153,7 +153,7 @@ def test_a_file_that_is_only_looked_at_needs_no_key(tmp_path):
     config = load_config(file, environ={"OUTSTATION_HOME": str(tmp_path)}, to_serve=False)
     assert config.access == ()
     assert [route.name for route in remote_routes(config)] == ["acme/large"]
-    assert len(policies_of(config)) == 8
+    assert len(policies_of(config)) == 7
 
 
 def test_a_route_is_what_the_file_says(start):

@@ -222,14 +222,14 @@ def body(rng: random.Random, texts: Iterator[str]) -> dict[str, Any]:
             arguments = "".join(char if char.isascii() else f"\\u{ord(char):04x}" for char in arguments)
         call = {"id": f"call_{number}", "type": "function", "function": {"name": "send", "arguments": arguments}}
         nested = orjson.dumps({"inner": orjson.dumps({"deep": [text]}).decode()}).decode()
-        place: dict[str, Any] = rng.choice(
-            [
-                {"role": "user", "content": text},
-                {"role": "user", "content": [{"type": "text", "text": prose(rng)}, {"type": "text", "text": text}]},
-                {"role": "assistant", "content": None, "tool_calls": [call]},
-                {"role": "tool", "tool_call_id": f"call_{number}", "content": nested},
-                {"role": "assistant", "content": "ok", "unknown_field": {"list": [{"deep": text}]}},
-            ]
-        )
-        messages.append(place)
+        bare = {**call, "function": {"name": "send", "arguments": "{}"}}
+        result = {"role": "tool", "tool_call_id": f"call_{number}", "content": "sent"}
+        places: list[list[dict[str, Any]]] = [
+            [{"role": "user", "content": text}],
+            [{"role": "user", "content": [{"type": "text", "text": prose(rng)}, {"type": "text", "text": text}]}],
+            [{"role": "assistant", "content": None, "tool_calls": [call]}, result],
+            [{"role": "assistant", "content": None, "tool_calls": [bare]}, {**result, "content": nested}],
+            [{"role": "assistant", "content": "ok", "unknown_field": {"list": [{"deep": text}]}}],
+        ]
+        messages += rng.choice(places)
     return {"model": "m", "messages": messages, "temperature": 0.5, "metadata": {"site": prose(rng, 1, 3)}}
