@@ -8,6 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import orjson
+
 from backends.errors import EngineFailed
 from backends.types import Request, Usage
 from gateway.children import Children
@@ -56,6 +58,8 @@ class Asking:
     async def ask_besides(self, request: Request, parent: Outcome) -> Answered:
         """As a further inference of the request of `parent`, with an id and an outcome of its own."""
         with self._children.outcome(parent) as outcome:
+            if request.kind == "chat":  # another body than the one that came
+                outcome.received = len(orjson.dumps(request.raw))
             return await self.ask(replace(request, id=outcome.id), outcome)
 
 

@@ -12,6 +12,7 @@ from backends.types import Features, Grammar, Image, Request, Sampling
 from gateway.classify.confidence import ALTERNATIVES
 from gateway.classify.inputs import Input, data_url
 from gateway.schemas.classify import What
+from policies.detect import MEDIA
 
 SPECIAL = frozenset("\\.^$|?*+()[]{}/-#&~")
 BESIDE_LABEL = 16
@@ -50,6 +51,7 @@ def question(base: Request, model: str, labels: Sequence[str], shown: Shown, abl
     """The chat that asks for the label. `base`: whose controls it has."""
     system = _instructions(labels, shown, able.structured)
     user = _content(shown)
+    pictured = isinstance(user, list)
     limit = BESIDE_LABEL + max(len(label.encode()) for label in labels)
     messages = ({"role": "system", "content": system}, {"role": "user", "content": user})
     raw: dict[str, Any] = {"model": model, "messages": list(messages), "temperature": 0, "max_tokens": limit}
@@ -68,12 +70,13 @@ def question(base: Request, model: str, labels: Sequence[str], shown: Shown, abl
         kind="chat",
         messages=messages,
         sampling=Sampling(temperature=0.0, max_tokens=limit, top_logprobs=ALTERNATIVES if able.logprobs else None),
-        needs=frozenset({"vision"} if isinstance(user, list) else ()),
+        needs=frozenset({"vision"} if pictured else ()),
         locality=base.locality,
         deadline_s=base.deadline_s,
         raw=raw,
         key=base.key,
-        declared=base.declared,
+        # What the input was said to hold may show in what was made of it; that it is a picture does not.
+        declared=base.declared if pictured else base.declared - {MEDIA},
         grammar=grammar,
     )
 

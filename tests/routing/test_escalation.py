@@ -128,7 +128,7 @@ async def test_a_picture_and_a_vector(site: Opened) -> None:
                 input={"features": {"hertz": 50, "bar": 1.5}},
                 escalate={"to": "acme/large", "what": "features"},
             )
-    assert proxy.seen[-1].json["messages"][1]["content"] == '{"bar":1.5,"hertz":50.0}'
+        assert proxy.seen[-1].json["messages"][1]["content"] == '{"bar":1.5,"hertz":50.0}'
     assert len(proxy.seen) == 2
 
 
@@ -170,3 +170,20 @@ async def test_auto_asks_the_box_first(site: Opened) -> None:
     assert (here["source"], here["label"]) == ("local_llm", "valve")
     assert (there["source"], there["label"]) == ("remote", "pump")
     assert len(model.requests) == 1
+
+
+async def test_of_a_large_picture_that_may_not_leave_the_prediction_may(site: Opened) -> None:
+    """The picture is neither in what is sent nor in what is searched first."""
+    image = {"image": "data:image/png;base64," + "A" * (2 << 20)}
+    async with (
+        FaultProxy(usual=says("valve")) as proxy,
+        site(unsure(input="image", image={"size": 8}), config=provider("acme", proxy.url, data=DENY)) as gateway,
+    ):
+        _, result = await ask(gateway, input=image, escalate={"to": "acme/large", "what": "prediction"})
+        health = {"data_classes": ["health"]}
+        _, kept = await ask(
+            gateway, input=image, escalate={"to": "acme/large", "what": "prediction"}, outstation=health
+        )
+    assert result["source"] == "remote"
+    assert kept["why"].endswith("acme/large: privacy_denied")
+    assert [seen.json["messages"][1]["content"] for seen in proxy.seen] == ['{"pump":0.5,"valve":0.375}']
