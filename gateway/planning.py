@@ -120,7 +120,8 @@ class Planner:
         judged = self._signals.of(request, large=size > SEARCHED_AT_ONCE)
         if not looks:
             return Seen(request.declared, request.declared), await judged
-        return await asyncio.gather(self._egress.look(request, size), judged)
+        told, seen = await asyncio.gather(judged, self._egress.look(request, size))  # who has less time asks first
+        return seen, told
 
     def again(self, request: Request, route: Route, outcome: Outcome) -> Plan:
         """Whether a later attempt on `route` is still allowed, by the site as it is now. What was found in the text and

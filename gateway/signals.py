@@ -74,11 +74,8 @@ class Signals:
             # The type only: the text may quote what was judged.
             log.warning("%s: %s is not known: %s", request_id, name, type(error).__name__)
             return Told({}, frozenset({name, *(name + side for side in sides)}))
-        values: dict[str, float | str] = {
-            name + side: max((scores[piece] for piece in sides[side]), default=0.0) for side in wanted
-        }
-        if name in self._reads:
-            values[name] = max(scores.values(), default=0.0)
+        values = {name: max(scores.values(), default=0.0)} if name in self._reads else {}
+        values |= {name + side: max((scores[piece] for piece in sides[side]), default=0.0) for side in wanted}
         return Told(values)
 
 
@@ -109,5 +106,5 @@ def _judge(run: Run, model: str, name: str) -> Callable[[Sequence[str]], Awaitab
 def _score(probabilities: Mapping[str, float], name: str) -> float:
     """Of the label of that name; a model without one has labels for what is bad, and perhaps one for what is not."""
     if name in probabilities:
-        return float(probabilities[name])
-    return float(max(p for label, p in probabilities.items() if label.lower() not in HARMLESS))
+        return round(float(probabilities[name]), 4)
+    return round(float(max(p for label, p in probabilities.items() if label.lower() not in HARMLESS)), 4)

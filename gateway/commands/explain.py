@@ -53,6 +53,10 @@ def explain(
 
 def _print(plan: dict[str, Any]) -> None:
     click.echo(f"Data classes: {', '.join(plan['data_classes']) or 'none found'}")
+    signals = [f"{name} {value}" for name, value in plan.get("signals", {}).items()]
+    signals += [f"{name} not known in time" for name in plan.get("late_signals", ())]
+    if signals:
+        click.echo(f"Signals: {', '.join(signals)}")
     click.echo(f"Reasons: {printable('; '.join(plan['reasons'])) or 'none'}")
     if plan["refused"]:
         click.echo(f"Refused with {plan['refused']['status']}: {printable(plan['refused']['message'])}")

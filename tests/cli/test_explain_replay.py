@@ -48,6 +48,13 @@ def test_explain_asks_as_a_client_would(outstation: Outstation, scripted: FakeGa
     ]
 
 
+def test_explain_prints_what_the_request_is_like(outstation: Outstation, scripted: FakeGateway) -> None:
+    signals = {"signals": {"injection": 0.95, "language": "de"}, "late_signals": ["toxicity"]}
+    scripted.stream = [json.dumps(PLAN | signals).encode()]
+    lines = outstation("explain", "Hi").stdout.splitlines()
+    assert lines[1] == "Signals: injection 0.95, language de, toxicity not known in time"
+
+
 def test_explain_prints_the_plan(outstation: Outstation, scripted: FakeGateway) -> None:
     scripted.stream = [json.dumps(PLAN).encode()]
     lines = outstation("explain", "Hi").stdout.splitlines()
