@@ -42,6 +42,11 @@ class Job:
     _parts: list[list[Any]] = field(default_factory=list)
     _missing: list[int] = field(default_factory=list)
 
+    @property
+    def numbers(self) -> int:
+        """How much it holds: token ids, and values of pictures and vectors."""
+        return sum(len(one) if isinstance(one, Tokens) else one.size for some in self.pieces for one in some)
+
     def rows(self) -> list[Row]:
         """What is to be computed. `work` of each: (the job, prompt, piece, input)."""
         self.untold = len(self.pieces)

@@ -37,6 +37,7 @@ class OnnxProcess(WorkerProcess):
             "threads": settings.threads,
             "providers": settings.providers,
             "batch_tokens": settings.batch_tokens,
+            "run_timeout_s": settings.run_timeout_s,
         }
         silence_s = max(settings.run_timeout_s, settings.load_timeout_s)
         return await cls.launch("backends.onnx.worker", "small models", options, silence_s)

@@ -56,6 +56,21 @@ def checked_providers(named: Sequence[str]) -> list[str]:
     return wanted or ["CPUExecutionProvider"]
 
 
+class Stop:
+    """Ends a run early, from another thread."""
+
+    def __init__(self) -> None:
+        import onnxruntime
+
+        self.options = onnxruntime.RunOptions()
+        self.said = False
+
+    def say(self) -> None:
+        """The run fails before its next operator."""
+        self.said = True
+        self.options.terminate = True
+
+
 @dataclass(slots=True)
 class Figures:
     """Of one model since it was loaded. `tokens` without padding; `seconds` of all its runs."""
@@ -93,7 +108,7 @@ class Model:
             return settings.max_tokens if settings and settings.fixed else max(1, len(given))
         return IMAGE_LENGTH if given.ndim == 3 else 1
 
-    def compute(self, given: Sequence[Any]) -> list[Any]:
+    def compute(self, given: Sequence[Any], stop: Stop | None = None) -> list[Any]:
         """One result for each input: a vector, a score, probabilities by label, or those of each token.
 
         An `EngineFailed` in its place where what came out is no number. Raises `EngineFailed` if the run failed.
@@ -103,38 +118,41 @@ class Model:
         unique: dict[Any, int] = {}
         order = [unique.setdefault(_identity(one), len(unique)) for one in given]
         first = {place: one for one, place in zip(reversed(given), reversed(order), strict=True)}
-        found = self._compute([first[place] for place in range(len(unique))])
+        found = self._compute([first[place] for place in range(len(unique))], stop)
         bad = EngineFailed(f"The model {self.manifest.name} gave a value that is no number.", code="not_a_number")
         checked = [row if np.isfinite(row).all() else bad for row in found]
         return [checked[place] for place in order]
 
-    def outcomes(self, given: Sequence[Any]) -> list[Any]:
+    def outcomes(self, given: Sequence[Any], stop: Stop | None = None) -> list[Any]:
         """As `compute`, but raises nothing: an input at which a run fails fails alone."""
         try:
-            return self.compute(given)
+            return self.compute(given, stop)
         except EngineFailed as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - one bad input must not end what computes for all
             failure = EngineFailed(f"The model {self.manifest.name} failed ({type(error).__name__}: {error}).")
-        return [failure] if len(given) == 1 else [self.outcomes([one])[0] for one in given]
+        if len(given) == 1 or (stop and stop.said):
+            return [failure] * len(given)
+        return [self.outcomes([one], stop)[0] for one in given]
 
-    def _compute(self, given: Sequence[Any]) -> list[Floats]:
+    def _compute(self, given: Sequence[Any], stop: Stop | None) -> list[Floats]:
         import numpy as np
 
         if isinstance(given[0], Tokens):
             if self.base is not None:
-                return self._finish(self._run({self._only: np.stack(self.base._compute(given))}))
-            return self._read(given)
+                vectors = np.stack(self.base._compute(given, stop))
+                return self._finish(self._run({self._only: vectors}, stop))
+            return self._read(given, stop)
         stacked = np.stack(given)
-        return self._finish(self._run({self._only: stacked}))
+        return self._finish(self._run({self._only: stacked}, stop))
 
     @property
     def _only(self) -> str:
         return next(iter(self.inputs))
 
-    def _read(self, given: Sequence[Tokens]) -> list[Floats]:
+    def _read(self, given: Sequence[Tokens], stop: Stop | None) -> list[Floats]:
         feed, mask = self._feed(given)
-        out = self._run(feed)
+        out = self._run(feed, stop)
         if self.manifest.task == "embed":
             vectors = answers.pool(out, mask, self.manifest.pooling)
             return list(answers.unit(vectors) if self.manifest.normalize else vectors)
@@ -169,12 +187,12 @@ class Model:
             every["position_ids"] = np.maximum(mask.cumsum(axis=1) - 1, 0)
         return {name: every[name].astype(kind) for name, kind in self.inputs.items()}, mask
 
-    def _run(self, feed: dict[str, Any]) -> Floats:
+    def _run(self, feed: dict[str, Any], stop: Stop | None) -> Floats:
         import numpy as np
 
         rows = len(next(iter(feed.values())))
         try:
-            (out,) = self.session.run([self.output], feed)
+            (out,) = self.session.run([self.output], feed, stop.options if stop else None)
         except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no base of their own
             raise EngineFailed(f"The model {self.manifest.name} failed: {str(error)[:300]}") from None
         if not isinstance(out, np.ndarray) or out.ndim == 0 or len(out) != rows:

@@ -11,7 +11,7 @@ class OnnxHostSettings:
     """Of the process that runs them all.
 
     Attributes:
-        threads: of one run; 0: as many as measure best, at most the cores.
+        threads: of one run; 0: a quarter of the cores, at least one and at most four.
         providers: onnxruntime's execution providers, the first one that is there for an operator does it.
         batch_tokens: at most so many tokens (padding included) in one run, so that nobody waits long for others.
         keep_alive_s: the process ends after so many idle seconds; negative: never.

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from contextlib import aclosing
 from pathlib import Path
 
 import psutil
@@ -146,22 +145,38 @@ async def test_no_more_may_wait_than_the_queue_holds(running: Running, slow: Pat
 
 
 async def test_a_run_without_end_is_given_up(running: Running, slow: Path) -> None:
-    async with running(slow, run_timeout_s=0.2, load_timeout_s=20.0) as host:
+    async with running(slow, run_timeout_s=1.0, load_timeout_s=20.0) as host:
         await host.run("slow", features(1, 1))
-        with pytest.raises(DeadlineExceeded):
+        pid = pid_of(host)
+        with pytest.raises((DeadlineExceeded, EngineFailed)):
             await host.run("slow", features(LONG, 1))
+        await host.run("slow", features(1, 1))
+        assert pid_of(host) == pid, "the run was ended, not the process"
 
 
 async def test_who_leaves_is_not_computed_for(running: Running, slow: Path) -> None:
-    """Of a hundred long runs one or two were under way; the rest is never begun."""
-    async with running(slow, threads=1) as host:
-        rounds = 20_000.0  # about a tenth of a second
-        many = ask("classification", *(Features((rounds, float(i))) for i in range(2000)))
-        async with aclosing(host.stream("slow", many)) as rows:
-            await anext(rows)
-        async with asyncio.timeout(30):
-            await host.run("slow", features(1, 1))
-        assert host.state("slow").running == 0
+    """Neither what waits nor what runs: the lanes are free for the next at once."""
+    async with running(slow) as host:
+        tasks = [asyncio.create_task(host.run("slow", features(LONG, i))) for i in range(20)]
+        await until(lambda: host.state("slow").status == "ready" and host.state("slow").running == 20)
+        pid = pid_of(host)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await host.run("slow", features(1, 1))
+        assert (pid_of(host), host.state("slow").running) == (pid, 0)
+
+
+async def test_who_shares_a_run_with_one_who_leaves_is_answered(running: Running, slow: Path) -> None:
+    async with running(slow) as host:
+        await host.run("slow", features(1, 1))
+        stay = [asyncio.create_task(host.run("slow", features(2000 + i, 1))) for i in range(10)]
+        leave = [asyncio.create_task(host.run("slow", features(2100 + i, 1))) for i in range(10)]
+        await until(lambda: host.state("slow").running == 20)
+        for task in leave:
+            task.cancel()
+        assert len(await asyncio.gather(*stay)) == 10
+        await asyncio.gather(*leave, return_exceptions=True)
 
 
 async def test_counting_keeps_what_it_read(running: Running, tiny: Path) -> None:
