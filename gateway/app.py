@@ -46,6 +46,7 @@ from gateway.routes.inference import Inference
 from gateway.routes.models import get_endpoint, list_endpoint
 from gateway.routes.moderations import moderations_endpoint
 from gateway.routes.rerank import rerank_endpoint
+from gateway.routes.responses import create_endpoint
 from gateway.routes.site import healthz, metrics_endpoint, readyz_endpoint, status_endpoint
 from gateway.shared import Shared, build_shared
 from gateway.signals import signals_of
@@ -143,6 +144,8 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
     completion = described("Completion", takes="CompletionRequest", streams="Completion")
     add("POST", "/v1/chat/completions", chat_endpoint(inference), "Answer a chat", chat)
     add("POST", "/v1/completions", completions_endpoint(inference), "Complete a raw prompt", completion)
+    response = described("ResponseObject", takes="ResponsesRequest", streams="ResponseEvent")
+    add("POST", "/v1/responses", create_endpoint(inference, site.backends), "Make a response", response)
     embedding = described("EmbeddingList", takes="EmbeddingsRequest")
     add("POST", "/v1/embeddings", embeddings_endpoint(inference), "Make embeddings", embedding)
     reranked = described("Reranked", takes="RerankRequest")

@@ -34,6 +34,7 @@ INFERENCE_PATHS = frozenset(
     {
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/responses",
         "/v1/embeddings",
         "/v1/rerank",
         "/v1/moderations",

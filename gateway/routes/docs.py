@@ -43,13 +43,14 @@ def document(api: FastAPI) -> dict[str, Any]:
     """FastAPI's document with the schemas that the endpoints refer to."""
     from pydantic.json_schema import models_json_schema
 
-    from gateway.schemas import responses, task_responses
+    from gateway.schemas import response_objects, responses, task_responses
     from gateway.schemas.chat import ChatRequest
     from gateway.schemas.classify import ClassifyRequest
     from gateway.schemas.completions import CompletionRequest
     from gateway.schemas.embeddings import EmbeddingsRequest
     from gateway.schemas.moderations import ModerationRequest
     from gateway.schemas.rerank import RerankRequest
+    from gateway.schemas.responses_api import ResponsesRequest
 
     incoming: list[type[BaseModel]] = [
         ChatRequest,
@@ -58,6 +59,7 @@ def document(api: FastAPI) -> dict[str, Any]:
         EmbeddingsRequest,
         ModerationRequest,
         RerankRequest,
+        ResponsesRequest,
     ]
     outgoing: list[type[BaseModel]] = [
         responses.ChatCompletion,
@@ -67,6 +69,10 @@ def document(api: FastAPI) -> dict[str, Any]:
         task_responses.Reranked,
         task_responses.Moderation,
         task_responses.Classification,
+        response_objects.ResponseObject,
+        response_objects.ResponseEvent,
+        response_objects.DeletedResponse,
+        response_objects.ResponseItemList,
         responses.ModelList,
         responses.ModelObject,
         responses.ErrorBody,

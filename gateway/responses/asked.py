@@ -1,0 +1,223 @@
+"""A body of `/v1/responses`, read: the chat that says the same, and what the response repeats of it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backends.errors import BackendError, InvalidRequest
+from gateway.responses.items import Chat
+from gateway.schemas.responses_api import (
+    ITEM_TYPES,
+    AllowedChoice,
+    NamedChoice,
+    Reasoning,
+    ResponsesRequest,
+    TextFormat,
+)
+
+OURS = frozenset(
+    """input instructions max_output_tokens max_tool_calls tools tool_choice parallel_tool_calls text reasoning
+    truncation top_logprobs include store background previous_response_id conversation prompt metadata stream
+    stream_options n model messages""".split()
+)
+"""Fields that a chat has not, or otherwise; all others go into the chat as they are."""
+
+
+def refuse_unsupported(raw: Mapping[str, Any]) -> None:
+    """Raises `InvalidRequest` for what the API has and this gateway has not, with its place."""
+    for field in ("conversation", "prompt"):
+        if raw.get(field) is not None and not (field == "conversation" and raw.get("previous_response_id")):
+            raise _unsupported(field, f"`{field}` is not supported here")
+    if raw.get("truncation") not in (None, "disabled"):
+        raise _unsupported("truncation", "only `disabled` is: nothing is ever cut off silently")
+    for at, tool in enumerate(_list(raw.get("tools"))):
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if isinstance(kind, str) and kind != "function":
+            raise _unsupported(
+                f"tools[{at}].type", f"there are no tools of the type {kind[:60]!r} here, only `function`"
+            )
+    choice = raw.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") not in ("function", "allowed_tools", None):
+        raise _unsupported("tool_choice.type", f"{str(choice['type'])[:60]!r} cannot be chosen here")
+    for at, item in enumerate(_list(raw.get("input"))):
+        if isinstance(item, dict):
+            _refuse_item(item, f"input[{at}]")
+
+
+def _refuse_item(item: Mapping[str, Any], place: str) -> None:
+    kind = item.get("type")
+    if isinstance(kind, str) and kind not in ITEM_TYPES:
+        raise _unsupported(f"{place}.type", f"items of the type {kind[:60]!r} are not known here")
+    for name in ("content", "output"):
+        for at, part in enumerate(_list(item.get(name))):
+            for field in ("file_id", "file_url") if isinstance(part, dict) else ():
+                if part.get(field) is not None:
+                    where = f"{place}.{name}[{at}].{field}"
+                    raise _unsupported(where, "there are no kept or fetched files here: send it in the request itself")
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _unsupported(param: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"`{param}`: {why}.", code="unsupported", param=param)
+
+
+def chat_body(wire: ResponsesRequest, raw: Mapping[str, Any], chat: Chat) -> dict[str, Any]:
+    """The body of the same request in the words of a chat, which every provider knows.
+
+    Neither `metadata` nor `store` is in it: they are between the client and this gateway.
+    """
+    body: dict[str, Any] = {"model": raw["model"], "messages": chat.messages}
+    body.update((key, value) for key, value in raw.items() if key not in OURS and value is not None)
+    if wire.stream:
+        body["stream"] = True
+    if wire.max_output_tokens is not None:
+        body["max_tokens"] = wire.max_output_tokens
+    if wire.wants_logprobs:
+        body |= {"logprobs": True, "top_logprobs": wire.top_logprobs or 0}
+    if wire.reasoning and wire.reasoning.effort:
+        body["reasoning_effort"] = wire.reasoning.effort
+    if wire.text and wire.text.verbosity:
+        body["verbosity"] = wire.text.verbosity
+    if wire.text and wire.text.format and wire.text.format.type != "text":
+        body["response_format"] = _response_format(raw["text"]["format"])
+    return body | _tools(wire, raw)
+
+
+def _response_format(given: Mapping[str, Any]) -> dict[str, Any]:
+    if given["type"] == "json_object":
+        return {"type": "json_object"}
+    fields = ("name", "description", "strict", "schema")
+    return {"type": "json_schema", "json_schema": {key: given[key] for key in fields if given.get(key) is not None}}
+
+
+def _tools(wire: ResponsesRequest, raw: Mapping[str, Any]) -> dict[str, Any]:
+    if not wire.tools:
+        return {}
+    choice = wire.tool_choice
+    allowed = {tool.name for tool in choice.tools} if isinstance(choice, AllowedChoice) else None
+    tools = [tool for tool in raw["tools"] if allowed is None or tool["name"] in allowed]
+    fields = ("name", "description", "parameters", "strict")
+    said: dict[str, Any] = {
+        "tools": [
+            {"type": "function", "function": {key: tool[key] for key in fields if tool.get(key) is not None}}
+            for tool in tools
+        ]
+    }
+    if isinstance(choice, NamedChoice):
+        said["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+    elif isinstance(choice, AllowedChoice):
+        said["tool_choice"] = choice.mode
+    elif choice is not None:
+        said["tool_choice"] = choice
+    if wire.parallel_tool_calls is not None:
+        said["parallel_tool_calls"] = wire.parallel_tool_calls
+    return said
+
+
+def template_kwargs(wire: ResponsesRequest) -> dict[str, Any]:
+    """For a local model's template: how much it should think, in the words that templates have for it."""
+    effort = wire.reasoning.effort if wire.reasoning else None
+    said: dict[str, Any] = {} if effort is None else {"reasoning_effort": effort}
+    if effort == "none":
+        said["enable_thinking"] = False
+    return {**said, **(wire.chat_template_kwargs or {})}
+
+
+def echo(wire: ResponsesRequest, raw: Mapping[str, Any], *, store: bool) -> dict[str, Any]:
+    """The fields of the response object that say what was asked, with what holds where nothing was.
+
+    `None` in one of those that the model that answers has a say in: see `Draft.begin`.
+    """
+    return {
+        "model": wire.model,
+        "background": bool(wire.background),
+        "instructions": wire.instructions,
+        "max_output_tokens": wire.max_output_tokens,
+        "max_tool_calls": wire.max_tool_calls,
+        "metadata": wire.metadata or {},
+        "parallel_tool_calls": wire.parallel_tool_calls is not False,
+        "previous_response_id": wire.previous_response_id,
+        "conversation": None,
+        "prompt": None,
+        "reasoning": _reasoning(wire.reasoning),
+        "safety_identifier": wire.safety_identifier,
+        "prompt_cache_key": wire.prompt_cache_key,
+        "service_tier": "default",
+        "store": store,
+        "temperature": wire.temperature,
+        "top_p": wire.top_p,
+        "presence_penalty": wire.presence_penalty,
+        "frequency_penalty": wire.frequency_penalty,
+        "text": {
+            "format": _format(wire.text.format if wire.text else None, raw),
+            "verbosity": (wire.text and wire.text.verbosity) or "medium",
+        },
+        "tool_choice": raw.get("tool_choice") or "auto",
+        "tools": [
+            {
+                "type": "function",
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": tool.parameters,
+                "strict": tool.strict,
+            }
+            for tool in wire.tools or ()
+        ],
+        "top_logprobs": wire.top_logprobs or 0,
+        "truncation": "disabled",
+        "user": wire.user,
+    }
+
+
+def _reasoning(asked: Reasoning | None) -> dict[str, Any]:
+    summary = (asked.summary or asked.generate_summary) if asked else None
+    return {"effort": asked.effort if asked else None, "summary": summary}
+
+
+def _format(asked: TextFormat | None, raw: Mapping[str, Any]) -> dict[str, Any]:
+    if asked is None or asked.type != "json_schema":
+        return {"type": asked.type if asked else "text"}
+    return {
+        "type": "json_schema",
+        "name": asked.name,
+        "description": asked.description,
+        "schema": raw["text"]["format"]["schema"],
+        "strict": asked.strict,
+    }
+
+
+_MESSAGE = re.compile(r"messages\[([0-9]+)\]")
+_TOOL = re.compile(r"^(tools\[[0-9]+\])\.function")
+
+
+def place_of(param: str, chat: Chat) -> str:
+    """What a field of the chat is called in the request that it was made from."""
+    if found := _MESSAGE.match(param):
+        return chat.places[int(found[1])]
+    if param == "messages":
+        return "input"
+    if param == "max_tokens":
+        return "max_output_tokens"
+    if param.startswith("response_format"):
+        return param.replace("response_format", "text.format", 1).replace(".json_schema", "", 1)
+    return _TOOL.sub(r"\1", param)
+
+
+def in_own_words(error: BackendError, chat: Chat) -> BackendError:
+    """An error about the chat as one about the request."""
+    if error.param:
+        place = place_of(error.param, chat)
+        error.message = error.message.replace(f"`{error.param}`", f"`{place}`")
+        error.param = place
+    return error
+
+
+def names_for(needs: Mapping[str, str], chat: Chat) -> dict[str, str]:
+    """What this dialect calls what policies and backends name."""
+    own = {need: place_of(field, chat) for need, field in needs.items()}
+    return {"messages": "input", "response_format": "text.format", "logprobs": "top_logprobs", **own}

@@ -1,0 +1,164 @@
+"""What `/v1/responses` sends. For the OpenAPI document and the tests, as in `responses`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gateway.schemas.responses import Out, TokenWithAlternatives
+
+Status = Literal["in_progress", "completed", "incomplete"]
+
+
+class OutputText(Out):
+    type: Literal["output_text"]
+    text: str
+    annotations: list[dict[str, Any]]
+    logprobs: list[TokenWithAlternatives]
+
+
+class Refusal(Out):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class OutputMessage(Out):
+    id: str
+    type: Literal["message"]
+    status: Status
+    role: Literal["assistant"]
+    content: list[OutputText | Refusal]
+
+
+class FunctionCall(Out):
+    id: str
+    type: Literal["function_call"]
+    status: Status
+    call_id: str = Field(description="What `function_call_output` refers to.")
+    name: str
+    arguments: str = Field(description="JSON.")
+
+
+class ReasoningText(Out):
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class ReasoningOutput(Out):
+    """What the model thought."""
+
+    id: str
+    type: Literal["reasoning"]
+    status: Status
+    summary: list[dict[str, Any]]
+    content: list[ReasoningText]
+    encrypted_content: None
+
+
+class InputTokensDetails(Out):
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class OutputTokensDetails(Out):
+    reasoning_tokens: int
+
+
+class ResponseUsage(Out):
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class ResponseError(Out):
+    code: str
+    message: str
+
+
+class IncompleteDetails(Out):
+    reason: Literal["max_output_tokens", "content_filter"]
+
+
+class EchoedTool(Out):
+    type: Literal["function"]
+    name: str
+    description: str | None
+    parameters: dict[str, Any] | None
+    strict: bool | None
+
+
+class EchoedReasoning(Out):
+    effort: str | None
+    summary: str | None
+
+
+class EchoedText(Out):
+    format: dict[str, Any]
+    verbosity: str
+
+
+class ResponseObject(Out):
+    """A response. Every field is there, with the value that holds."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int = Field(description="Unix time (s).")
+    completed_at: int | None
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    error: ResponseError | None
+    incomplete_details: IncompleteDetails | None
+    model: str = Field(description="The model that answered; until then the name that was asked for.")
+    output: list[OutputMessage | FunctionCall | ReasoningOutput]
+    usage: ResponseUsage | None
+    background: bool
+    conversation: None
+    frequency_penalty: float | None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    metadata: dict[str, str]
+    parallel_tool_calls: bool
+    presence_penalty: float | None
+    previous_response_id: str | None
+    prompt: None
+    prompt_cache_key: str | None
+    reasoning: EchoedReasoning
+    safety_identifier: str | None
+    service_tier: Literal["default"]
+    store: bool
+    temperature: float | None
+    text: EchoedText
+    tool_choice: str | dict[str, Any]
+    tools: list[EchoedTool]
+    top_logprobs: int
+    top_p: float | None
+    truncation: Literal["disabled"]
+    user: str | None
+
+
+class ResponseEvent(Out):
+    """One event of a stream; which other fields there are depends on its type."""
+
+    model_config = Out.model_config | {"extra": "allow"}
+
+    type: str = Field(description="`response.created`, `response.output_text.delta`, …, as OpenAI's.")
+    sequence_number: int = Field(description="From 0, without a gap.")
+
+
+class DeletedResponse(Out):
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
+
+
+class ResponseItemList(Out):
+    """Input items of a response."""
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool

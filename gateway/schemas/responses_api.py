@@ -1,0 +1,304 @@
+"""`POST /v1/responses`: what comes in. (`responses` has what goes out of all endpoints.)"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+
+from gateway.schemas.generation import Generation
+from gateway.schemas.parse import FieldError, Many, Wire
+
+MOST_ITEMS = 10_000
+CALL = {"function_call", "function_call_output"}
+ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning", "item_reference")
+PART_TYPES = ("input_text", "output_text", "text", "refusal", "input_image", "input_audio", "input_file")
+FUNCTION_NAME = r"^[A-Za-z0-9_.-]{1,64}$"
+
+
+class TextPart(Wire):
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+
+
+class RefusalPart(Wire):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ImagePart(Wire):
+    type: Literal["input_image"]
+    image_url: str
+    detail: Literal["low", "high", "auto", "original"] | None = None
+
+
+class AudioPart(Wire):
+    type: Literal["input_audio"]
+    input_audio: dict[str, Any]
+
+
+class FilePart(Wire):
+    type: Literal["input_file"]
+    file_data: str
+    filename: str | None = None
+
+
+class UnknownPart(Wire):
+    """Only refuses: its `type` is none of those above."""
+
+    type: Literal["input_text", "output_text", "refusal", "input_image", "input_audio", "input_file"]
+
+
+def _part_tag(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind in ("input_text", "output_text", "text"):
+        return "<text>"
+    return f"<{kind}>" if kind in PART_TYPES else "<unknown>"
+
+
+def _list_tag(value: Any) -> str:
+    return "<list>" if isinstance(value, list) else "<text>"
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("<text>")]
+    | Annotated[RefusalPart, Tag("<refusal>")]
+    | Annotated[ImagePart, Tag("<input_image>")]
+    | Annotated[AudioPart, Tag("<input_audio>")]
+    | Annotated[FilePart, Tag("<input_file>")]
+    | Annotated[UnknownPart, Tag("<unknown>")],
+    Discriminator(_part_tag),
+]
+Content = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[Many[Part], Tag("<list>")],
+    Discriminator(_list_tag),
+]
+
+
+class MessageItem(Wire):
+    """One turn. `type` may be left out."""
+
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+
+
+class CallItem(Wire):
+    """A call that the model made."""
+
+    type: Literal["function_call"]
+    call_id: str = Field(min_length=1, max_length=200)
+    name: str = Field(min_length=1, max_length=200)
+    arguments: str
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+
+
+class OutputItem(Wire):
+    """What a call gave."""
+
+    type: Literal["function_call_output"]
+    call_id: str = Field(min_length=1, max_length=200)
+    output: Content
+
+
+class ReasoningItem(Wire):
+    """What a model thought earlier. Accepted, and not shown to it again."""
+
+    type: Literal["reasoning"]
+
+
+class ReferenceItem(Wire):
+    """An item of a response that is kept, by its id."""
+
+    type: Literal["item_reference"] = "item_reference"
+    id: str = Field(min_length=1, max_length=200)
+
+
+def _item_tag(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "<message>"
+    kind = value.get("type")
+    if kind is None:
+        return "<item_reference>" if "id" in value and "role" not in value else "<message>"
+    return f"<{kind}>" if kind in ITEM_TYPES else "<message>"
+
+
+Item = Annotated[
+    Annotated[MessageItem, Tag("<message>")]
+    | Annotated[CallItem, Tag("<function_call>")]
+    | Annotated[OutputItem, Tag("<function_call_output>")]
+    | Annotated[ReasoningItem, Tag("<reasoning>")]
+    | Annotated[ReferenceItem, Tag("<item_reference>")],
+    Discriminator(_item_tag),
+]
+
+
+class FunctionTool(Wire):
+    type: Literal["function"]
+    name: str = Field(pattern=FUNCTION_NAME)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class AllowedTool(Wire):
+    type: Literal["function"]
+    name: str
+
+
+class NamedChoice(Wire):
+    """This function must be called."""
+
+    type: Literal["function"]
+    name: str
+
+
+class AllowedChoice(Wire):
+    """Some of `tools`."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Many[AllowedTool] = Field(min_length=1)
+
+
+def _choice_tag(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "<word>"
+    return "<allowed>" if value.get("type") == "allowed_tools" else "<name>"
+
+
+Choice = Annotated[
+    Annotated[Literal["auto", "none", "required"], Tag("<word>")]
+    | Annotated[NamedChoice, Tag("<name>")]
+    | Annotated[AllowedChoice, Tag("<allowed>")],
+    Discriminator(_choice_tag),
+]
+
+
+class TextFormat(Wire):
+    """As `response_format` of a chat, flat."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    description: str | None = None
+    strict: bool | None = Field(default=None, description="It is enforced whatever this says.")
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+    @model_validator(mode="after")
+    def _with_its_schema(self) -> TextFormat:
+        if self.type == "json_schema" and self.name is None:
+            raise FieldError("name", "a format of type `json_schema` needs it")
+        if self.type == "json_schema" and self.schema_ is None:
+            raise FieldError("schema", "a format of type `json_schema` needs it")
+        return self
+
+
+class TextSettings(Wire):
+    format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class Reasoning(Wire):
+    """How long a model that can think should."""
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+
+
+Label = Annotated[str, StringConstraints(max_length=64)]
+Note = Annotated[str, StringConstraints(max_length=512)]
+Included = Annotated[str, StringConstraints(max_length=100)]
+MOVED = {
+    "messages": "input",
+    "response_format": "text.format",
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "functions": "tools",
+}
+"""Fields of a chat, and what they are called here."""
+
+
+class ResponsesRequest(Generation):
+    """A response. Fields that are not listed are accepted and, where a provider answers, passed on to it."""
+
+    input: (
+        Annotated[
+            Annotated[str, Tag("<text>")] | Annotated[Many[Item], Field(max_length=MOST_ITEMS), Tag("<list>")],
+            Discriminator(_list_tag),
+        ]
+        | None
+    ) = Field(default=None, description="A text, or items: messages, calls of functions and what they gave.")
+    instructions: str | None = Field(default=None, description="Before all else; not taken over by the next response.")
+    max_output_tokens: int | None = Field(default=None, ge=1, description="Tokens at most, thoughts included.")
+    max_tool_calls: int | None = Field(default=None, ge=1)
+    tools: Many[FunctionTool] | None = Field(default=None, max_length=128)
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextSettings | None = Field(default=None, description="`text.format`: JSON, or JSON of a schema.")
+    reasoning: Reasoning | None = None
+    truncation: Literal["disabled"] | None = Field(default=None, description="Nothing is ever cut off silently.")
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    include: Annotated[Many[Included], Field(max_length=32)] | None = Field(
+        default=None, description="`message.output_text.logprobs` adds log-probabilities."
+    )
+    store: bool | None = Field(default=None, description="Keep it, to be read and gone on from; true if left out.")
+    background: bool | None = Field(default=None, description="Answer at once with `queued`, compute later.")
+    previous_response_id: str | None = Field(default=None, max_length=200, description="The response to go on from.")
+    conversation: Any = None
+    prompt: Any = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[Label, Note] | None = Field(default=None, max_length=16)
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        default=None, description="Further variables for the chat template."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_chat(cls, raw: Any) -> Any:
+        for old, new in MOVED.items():
+            if isinstance(raw, dict) and raw.get(old) is not None:
+                raise FieldError(old, f"it is a chat's; here it is called `{new}`")
+        return raw
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> ResponsesRequest:
+        if self.conversation is not None and self.previous_response_id is not None:
+            raise FieldError("previous_response_id", "it cannot be combined with `conversation`")
+        if self.input is None and self.previous_response_id is None:
+            raise FieldError("input", "it is missing: a text or a list of items")
+        if self.n is not None and self.n > 1:
+            raise FieldError("n", "a response has one answer")
+        wants = self.text.format if self.text else None
+        if self.grammar is not None and wants is not None and wants.type != "text":
+            raise FieldError("grammar", "it and `text.format` both say what the answer must be")
+        if self.ignore_eos and wants is not None and wants.type != "text":
+            raise FieldError("ignore_eos", "an answer that must have a form ends where that does")
+        self._check_storing()
+        self._check_choice()
+        return self
+
+    def _check_storing(self) -> None:
+        if self.background and self.store is False:
+            raise FieldError("store", "a response in the background has to be kept to be fetched")
+        if self.background and self.stream:
+            raise FieldError("stream", "a response in the background is not streamed: ask for it by its id")
+
+    def _check_choice(self) -> None:
+        names = [tool.name for tool in self.tools or ()]
+        if len(set(names)) < len(names):
+            raise FieldError("tools", "two functions have the same name")
+        choice = self.tool_choice
+        if choice is not None and choice not in ("none", "auto") and not names:
+            raise FieldError("tool_choice", "it needs `tools`")
+        asked = [choice.name] if isinstance(choice, NamedChoice) else []
+        asked += [tool.name for tool in choice.tools] if isinstance(choice, AllowedChoice) else []
+        for name in asked:
+            if name not in names:
+                raise FieldError("tool_choice", f"there is no function {name!r} in `tools`")
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return bool(self.top_logprobs) or "message.output_text.logprobs" in (self.include or ())
