@@ -43,6 +43,7 @@ from gateway.routes.docs import described, docs_page, openapi_endpoint
 from gateway.routes.embeddings import embeddings_endpoint
 from gateway.routes.explain import explain_endpoint
 from gateway.routes.inference import Inference
+from gateway.routes.messages import count_endpoint, messages_endpoint
 from gateway.routes.models import get_endpoint, list_endpoint
 from gateway.routes.moderations import moderations_endpoint
 from gateway.routes.rerank import rerank_endpoint
@@ -156,6 +157,10 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
     add("POST", "/v1/moderations", moderate, "Judge texts by OpenAI's categories", moderation)
     classification = described("Classification", takes="ClassifyRequest", files=FILES)
     add("POST", "/v1/classify", classify_endpoint(inference, site, manifest_of), "Classify", classification)
+    message = described("MessageObject", takes="MessagesRequest", streams="MessageEvent", fails="MessagesError")
+    add("POST", "/v1/messages", messages_endpoint(inference), "Answer a conversation, as Anthropic has it", message)
+    counted = described("TokenCount", takes="CountRequest", fails="MessagesError")
+    add("POST", "/v1/messages/count_tokens", count_endpoint(inference, site), "Count a prompt's tokens", counted)
     add("POST", "/v1/outstation/explain", explain_endpoint(inference), "Say what would happen to a request", explained)
     add("GET", "/v1/models", list_endpoint(site), "List the models", described("ModelList"))
     add("GET", "/v1/models/{id:path}", get_endpoint(site), "Describe a model", model)

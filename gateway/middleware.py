@@ -85,12 +85,12 @@ class Recorder:
             return
         request_id = self._id(header(scope, b"x-request-id"))
         outcome = scope["outcome"] = Outcome(request_id, scope["method"], scope["path"])
-        id_header = (b"x-request-id", request_id.encode())
+        id_headers = [(name, request_id.encode()) for name in voice_of(outcome.path).id_headers]
 
         async def recorded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 outcome.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), id_header]
+                message["headers"] = [*message.get("headers", ()), *id_headers]
                 if outcome.request is None and outcome.path in INFERENCE_PATHS:
                     # Refused before any route was looked for: that too is said on every answer.
                     message["headers"] += [

@@ -63,6 +63,7 @@ class Folded:
     wire: Mapping[str, Any] | None = None
     reasoning: list[str] = field(default_factory=list)
     calls: list[ToolDelta] = field(default_factory=list)
+    stopped_by: str = ""
 
     @property
     def text(self) -> str:
@@ -85,6 +86,7 @@ def fold(folded: Sequence[Folded], chunk: Chunk) -> None:
     choice.logprobs.extend(chunk.logprobs)
     choice.wire = chunk.wire or choice.wire
     choice.finish_reason = chunk.finish_reason or choice.finish_reason
+    choice.stopped_by = chunk.stopped_by or choice.stopped_by
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:

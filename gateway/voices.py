@@ -35,11 +35,13 @@ class Voice(NamedTuple):
         error_body: of an error and what the dialect calls the `param`s of policies.
         error_frame: of such a body, after the commit point.
         ping: what fills the silences of a stream.
+        id_headers: the names under which its clients look for the request's id.
     """
 
     error_body: Callable[[BackendError, Mapping[str, str] | None], bytes]
     error_frame: Callable[[bytes], bytes]
     ping: bytes
+    id_headers: tuple[bytes, ...] = (b"x-request-id",)
 
 
 def anthropic_error(error: BackendError, names: Mapping[str, str] | None = None) -> bytes:
@@ -58,7 +60,12 @@ def named_event(name: bytes, data: bytes) -> bytes:
 
 
 OPENAI = Voice(error_body, error_frame, PING)
-ANTHROPIC = Voice(anthropic_error, lambda body: named_event(b"error", body), named_event(b"ping", b'{"type":"ping"}'))
+ANTHROPIC = Voice(
+    anthropic_error,
+    lambda body: named_event(b"error", body),
+    named_event(b"ping", b'{"type":"ping"}'),
+    (b"x-request-id", b"request-id"),
+)
 
 
 def voice_of(path: str) -> Voice:

@@ -43,11 +43,12 @@ def document(api: FastAPI) -> dict[str, Any]:
     """FastAPI's document with the schemas that the endpoints refer to."""
     from pydantic.json_schema import models_json_schema
 
-    from gateway.schemas import response_objects, responses, task_responses
+    from gateway.schemas import message_objects, response_objects, responses, task_responses
     from gateway.schemas.chat import ChatRequest
     from gateway.schemas.classify import ClassifyRequest
     from gateway.schemas.completions import CompletionRequest
     from gateway.schemas.embeddings import EmbeddingsRequest
+    from gateway.schemas.messages import CountRequest, MessagesRequest
     from gateway.schemas.moderations import ModerationRequest
     from gateway.schemas.rerank import RerankRequest
     from gateway.schemas.responses_api import ResponsesRequest
@@ -56,7 +57,9 @@ def document(api: FastAPI) -> dict[str, Any]:
         ChatRequest,
         ClassifyRequest,
         CompletionRequest,
+        CountRequest,
         EmbeddingsRequest,
+        MessagesRequest,
         ModerationRequest,
         RerankRequest,
         ResponsesRequest,
@@ -69,6 +72,10 @@ def document(api: FastAPI) -> dict[str, Any]:
         task_responses.Reranked,
         task_responses.Moderation,
         task_responses.Classification,
+        message_objects.MessageObject,
+        message_objects.MessageEvent,
+        message_objects.TokenCount,
+        message_objects.MessagesError,
         response_objects.ResponseObject,
         response_objects.ResponseEvent,
         response_objects.DeletedResponse,
@@ -99,18 +106,20 @@ def described(
     streams: str | None = None,
     path_parameter: str | None = None,
     files: Sequence[str] = (),
+    fails: str = "ErrorBody",
 ) -> dict[str, Any]:
     """An operation's schemas, by the names of the classes in `gateway.schemas`; `answer` None: plain text.
 
     Args:
         files: fields of a form that it takes as well.
+        fails: the shape of its errors.
     """
     content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
     if answer:
         content = {"application/json": {"schema": _ref(answer)}}
     if streams:
         content["text/event-stream"] = {"schema": _ref(streams)}
-    failure = {"description": "Any failure", "content": {"application/json": {"schema": _ref("ErrorBody")}}}
+    failure = {"description": "Any failure", "content": {"application/json": {"schema": _ref(fails)}}}
     extra: dict[str, Any] = {"responses": {"200": {"description": "Success", "content": content}, "default": failure}}
     if path_parameter:
         extra["parameters"] = [{"name": path_parameter, "in": "path", "required": True, "schema": {"type": "string"}}]
