@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from backends.models.store import LocalModel
 
 _COLUMNS = ("NAME", "TASK", "SIZE", "STATE", "FROM", "LICENCE", "METRICS")
+_SHOWN = 2  # metrics; `show` has all
 _ASK_S = 1.0  # a gateway that does not answer by then is not waited for
 
 
@@ -73,7 +74,8 @@ def _described(model: LocalModel, state: str) -> dict[str, Any]:
 
 
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
-    metrics = ", ".join(f"{metric['name']} {metric['value']:.4g}" for metric in model["metrics"])
+    figures = [f"{metric['name']} {metric['value']:.4g}" for metric in model["metrics"]]
+    metrics = "; ".join(figures[:_SHOWN]) + (f"; {len(figures) - _SHOWN} more" if len(figures) > _SHOWN else "")
     return (
         model["name"],
         model["task"],
