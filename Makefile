@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := smollm2-135m-instruct
 # What else a gateway serves that is not told otherwise: embeddings, reranking, moderation, the signs of an injection.
-SMALL_MODELS := bge-small-en-v1.5 ms-marco-minilm-l-12-v2 toxic-bilstm all-minilm-l6-v2 jailguard
+SMALL_MODELS := bge-small-en-v1.5 ms-marco-minilm-l-12-v2 toxic-bilstm injection-guard all-minilm-l6-v2 jailguard
 # The suite's and the bench's store, inside the checkout: they never touch the operator's.
 LOCAL_HOME := $(CURDIR)/.outstation
 LOCAL_MODEL := .outstation/models/$(MODEL).gguf

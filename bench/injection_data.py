@@ -222,6 +222,17 @@ def roff(source: str) -> Iterator[str]:
             paragraph.append(re.sub(r"\\\(..|\\\[[^]]*\]", "", bare).strip())
 
 
+def sentences(text: str) -> list[str]:
+    """A text's sentences and lines of more than two words; what is shorter goes with the one before."""
+    found: list[str] = []
+    for piece in re.split(r"(?<=[.!?])\s+|\n+", text):
+        if found and len(piece.split()) <= 2:
+            found[-1] += f" {piece}"
+        elif piece.strip():
+            found.append(piece)
+    return found
+
+
 def near(left: Sequence[str], right: Sequence[str], least: float = 0.8) -> list[bool]:
     """Of each of `left`, whether one of `right` is nearly the same: so much of both one's groups of four characters
     are in common (Jaccard)."""

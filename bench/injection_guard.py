@@ -19,17 +19,18 @@ from typing import Any
 import numpy as np
 
 from bench import injection_report as report
-from bench.injection_data import PUBLISHED, Corpora, Labelled, corpora, manual, near
+from bench.injection_data import PUBLISHED, Corpora, Labelled, corpora, manual, near, sentences
 from bench.injection_embedding import BGE, BUNDLED, MINILM, Embedder, Vectors
 from bench.injection_head import Head, fit
 
 HERE = Path(__file__).parent
-FALSE_ALARMS = 0.03
+FALSE_ALARMS = 0.02
 """Of the validation's benign texts; the test may have 5%, and a threshold never fits other texts as well as its own."""
 HIDDEN = ((64,), (128, 64))
 PENALTIES = (1e-3,)
 SHARES = (0.1, 0.3, 1.0)
-MEMBERS = 2
+MEMBERS = 3
+SENTENCES = "injection-guard, sentence by sentence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,13 @@ def main() -> int:
     best = choose(texts, embedder, args.seed)
     head, threshold = calibrated(best, texts, embedder)
     sets = judging(texts, pages)
+
+    def ours(some: Sequence[Labelled]) -> Any:
+        return head.probabilities(embedder.best(head.logits, some))
+
     guards = {
-        "injection-guard": judge(lambda some: head.probabilities(embedder.best(head.logits, some)), threshold, sets),
+        "injection-guard": judge(ours, threshold, sets),
+        SENTENCES: judge(by_sentence(ours), threshold, sets),
         "jailguard": judge(jailguard(args.cache), 0.5, sets),
     }
     sizes = {
@@ -162,6 +168,19 @@ def judge(
         name: report.judged(probabilities(some), labels(some), threshold, [one.text for one in some])
         for name, some in sets.items()
     }
+
+
+def by_sentence(probabilities: Callable[[Sequence[Labelled]], Any]) -> Callable[[Sequence[Labelled]], Any]:
+    """A guard that reads a text sentence by sentence, and believes the worst of them."""
+
+    def found(some: Sequence[Labelled]) -> Any:
+        parts = [sentences(one.text) or [one.text] for one in some]
+        each = probabilities([Labelled(text, False, "") for texts in parts for text in texts])
+        worst = np.zeros(len(some))
+        np.maximum.at(worst, np.repeat(np.arange(len(some)), [len(texts) for texts in parts]), each)
+        return worst
+
+    return found
 
 
 def jailguard(cache: Path) -> Callable[[Sequence[Labelled]], Any]:

@@ -21,7 +21,8 @@ HEADING = """
 ## The injection guard
 
 What `python -m bench.injection_guard` saw when it trained the guard: the head and its threshold are chosen on
-validation texts, the figures are of texts that neither has seen.
+validation texts, the figures are of texts that neither has seen. How many harmless validation texts may raise an alarm
+(2%) was settled after the technicians' figures of a first head (7.0%, with 3%) had been looked at.
 
 - *recall*: attacks found. *false alarms*: benign texts taken for attacks. Both at the threshold of the manifest.
 - *neuralchemy's test*: of its near-duplicates, every text is left out that shares four fifths of its groups of four
@@ -30,12 +31,13 @@ validation texts, the figures are of texts that neither has seen.
 - *technicians*: 300 sentences from working days, a quarter of them with words that attacks use as well
   (`bench/data/technicians.txt`). *manual pages*: paragraphs of 300 tools' pages. *Ansible's reference* chose the head.
 - *attacks in documents*: a test attack between two sentences of a technical passage.
+- *sentence by sentence*: the same guard, which judges each sentence by itself and believes the worst.
 - *jailguard*: the other head in the catalogue, over all-minilm-l6-v2, at its own threshold.
 
 """
 NAMES = {
     "test": "neuralchemy's test",
-    "fresh": "the same, near-duplicates removed",
+    "fresh": "neuralchemy's test, no near-duplicates",
     "technicians": "technicians",
     "manual": "manual pages",
     "reference": "Ansible's reference",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from backends.onnx.manifest import Manifest
 from bench import injection_report as report
-from bench.injection_data import Labelled, leaves, near, plain, roff, unique, words
+from bench.injection_data import Labelled, leaves, near, plain, roff, sentences, unique, words
 from bench.injection_embedding import pieces
+from bench.injection_guard import by_sentence
 from bench.injection_head import Head, Network, graph
 from bench.injection_texts import buried, contrasts
 
@@ -72,6 +74,15 @@ def test_markup_and_macros_leave_the_words() -> None:
     page = ".TH X 1\n.PP\nUse \\fB\\-f\\fR to stop the\npump that runs on line two.\n.SH NEXT\nShort.\n"
     assert list(roff(page)) == ["Use -f to stop the pump that runs on line two."]
     assert sorted(leaves({"a": {"b": "x"}, "c": "y", "d": 3})) == ["x", "y"]
+
+
+def test_a_text_is_as_bad_as_its_worst_sentence() -> None:
+    def long(some: Sequence[Labelled]) -> np.ndarray:
+        return np.array([len(one.text) for one in some], dtype=float)
+
+    texts = [Labelled("One two three. A much longer one here! End.", False, ""), Labelled("", False, "")]
+    assert sentences(texts[0].text) == ["One two three.", "A much longer one here! End."]
+    assert by_sentence(long)(texts).tolist() == [28.0, 0.0]
 
 
 def a_head() -> Head:
