@@ -51,7 +51,7 @@ from gateway.routes.responses import create_endpoint
 from gateway.routes.site import healthz, metrics_endpoint, readyz_endpoint, status_endpoint
 from gateway.shared import Shared, build_shared
 from gateway.signals import signals_of
-from gateway.small_models import Run, runner
+from gateway.small_models import Run, runner, tell_missing
 from gateway.state import Site
 from policies.base import Route
 
@@ -106,7 +106,9 @@ def build_generation(
     check_rules(config, site)
     policy = policy_hash(config)
     looks = rules_look(config)
-    run = run or runner(site.backends)
+    if run is None:
+        tell_missing(config, site.backends)
+        run = runner(site.backends)
     signals = signals_of(config.signals, signals_read(config), run)
     egress = Egress(
         shared.boundary,

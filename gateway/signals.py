@@ -56,7 +56,9 @@ class Signals:
         if "difficulty" in self._reads:
             values["difficulty"] = difficulty(last)
         late: frozenset[str] = frozenset()
-        if self._told:
+        if self._told and texts.opaque:
+            late = frozenset(f"{name}{side}" for name in self._told for side in ("", "_user", "_retrieved"))
+        elif self._told:
             sides = await asyncio.to_thread(_sides, texts) if large else _sides(texts)
             for told in await asyncio.gather(*(self._judged(request.id, name, sides) for name in self._told)):
                 values.update(told.values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import cast
 
@@ -59,6 +59,12 @@ def _judges(config: Config) -> set[str]:
     names |= {name for name in ("injection", "toxicity") if any(f"signals.{name}" in r.when for r in config.rules)}
     by_signal = {"injection": config.signals.injection, "toxicity": config.signals.toxicity}
     return {model for name, model in by_signal.items() if name in names} | {config.privacy.names} - {""}
+
+
+def tell_missing(config: Config, there: Collection[str]) -> None:
+    """Logs which of those that judge requests are not on the box."""
+    for name in sorted(_judges(config) - {*there}):
+        log.warning("%s is to judge requests and is not here: `outstation pull %s`, then restart", name, name)
 
 
 def host_settings(config: Config) -> OnnxHostSettings:

@@ -73,6 +73,12 @@ class Guard:
                 code="no_route",
                 param="model",
             )
+        if late and not all(isinstance(prompt, str) for prompt in request.prompts):
+            return InvalidRequest(
+                f"The site judges what it answers ({self.signal}), and token ids cannot be judged. Send the text.",
+                code="not_judged",
+                param="prompt",
+            )
         if late:
             return Unavailable(
                 f"This request must be judged ({self.signal}) before it is answered, which took too long. Try again.",

@@ -33,10 +33,11 @@ _ITEMS = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+\S", re.MULTILINE)
 
 class Texts(NamedTuple):
     """What a request says: its user's words, and what came from elsewhere (tools' results, retrieved documents). The
-    system's and the model's own words are not judged."""
+    system's and the model's own words are not judged. `opaque`: there is more, as token ids, which nobody can read."""
 
     user: tuple[str, ...] = ()
     retrieved: tuple[str, ...] = ()
+    opaque: bool = False
 
 
 def texts_of(request: Request) -> Texts:
@@ -44,11 +45,12 @@ def texts_of(request: Request) -> Texts:
     if request.kind not in GENERATES:
         return Texts()
     if request.kind != "chat":
-        return Texts(tuple(prompt for prompt in request.prompts if isinstance(prompt, str)))
+        texts = tuple(prompt for prompt in request.prompts if isinstance(prompt, str))
+        return Texts(texts, opaque=len(texts) < len(request.prompts))
     user: list[str] = []
     retrieved: list[str] = []
     for message in request.raw.get("messages") or request.messages:
-        role = message.get("role")
+        role = message.get("role") if isinstance(message, Mapping) else None
         if role in ("user", "tool", "function"):
             for text, marked in _parts(message.get("content")):
                 (user if role == "user" and not marked else retrieved).append(text)

@@ -93,6 +93,6 @@ def test_which_texts_are_judged():
         {"role": "user", "content": parts},
     ]
     chat = Request("r", "m", "chat", raw={"messages": messages})
-    assert texts_of(chat) == (("first", "mine"), ("a result", "from a document"))
-    assert texts_of(Request("r", "m", "completion", prompts=("a", (1, 2)))) == (("a",), ())
-    assert texts_of(Request("r", "m", "moderation", prompts=("a",))) == ((), ())
+    assert texts_of(chat) == (("first", "mine"), ("a result", "from a document"), False)
+    assert texts_of(Request("r", "m", "completion", prompts=("a", (1, 2)))) == (("a",), (), True)
+    assert texts_of(Request("r", "m", "moderation", prompts=("a",))) == ((), (), False)
