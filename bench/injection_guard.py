@@ -88,7 +88,7 @@ def main() -> int:
         "to choose by": len(texts.validation) + len(texts.technical),
         "to judge by": sum(len(some) for name, some in sets.items() if name not in ("fresh", "reference")),
     }
-    written = report.written(best, threshold, sizes, guards)
+    written = report.written(best, threshold, sizes, guards, judge(ours, threshold, of_sources(texts.test)))
     print(written)
     for text in guards["injection-guard"]["technicians"].examples:
         print(f"false alarm: {text}", file=sys.stderr)
@@ -158,6 +158,12 @@ def judging(texts: Corpora, pages: Sequence[Labelled]) -> Mapping[str, Sequence[
         "buried": texts.buried,
     }
     return {name: some for name, some in sets.items() if some}
+
+
+def of_sources(test: Sequence[Labelled]) -> Mapping[str, Sequence[Labelled]]:
+    """The test's texts by where its makers had them from."""
+    kinds = sorted({one.kind for one in test})
+    return {kind.removeprefix(f"{PUBLISHED}: "): [one for one in test if one.kind == kind] for kind in kinds}
 
 
 def judge(

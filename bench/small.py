@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from bench.small_load import call, fetch, post, text_of, trickle
 from bench.small_peers import Bare, Torch, bare, gateway, torch
 
 HERE = Path(__file__).parent
+T = TypeVar("T")
 CLASSIFIERS = ("injection-guard", "toxic-bilstm")
 GUARDS = ("injection-guard", "jailguard")
 EMBEDDER = "all-minilm-l6-v2"
@@ -216,8 +217,8 @@ async def guarded(port: int, name: str, limit: int | None) -> report.Guarded:
     """neuralchemy's test and the technicians' sentences through the API; texts over the model's length are cut."""
     cache = HERE / "out" / "guard"
     cache.mkdir(parents=True, exist_ok=True)
-    test = (await asyncio.to_thread(neuralchemy, cache, "test"))[:limit]
-    technicians = lines(HERE / "data" / "technicians.txt")[:limit]
+    test = spread(await asyncio.to_thread(neuralchemy, cache, "test"), limit)
+    technicians = spread(lines(HERE / "data" / "technicians.txt"), limit)
     hits = await _hits(port, name, [one.text for one in test])
     return report.Guarded(
         found=sum(hit for hit, one in zip(hits, test, strict=True) if one.attack),
@@ -227,6 +228,11 @@ async def guarded(port: int, name: str, limit: int | None) -> report.Guarded:
         technician_alarms=sum(await _hits(port, name, technicians)),
         technicians=len(technicians),
     )
+
+
+def spread(some: list[T], limit: int | None) -> list[T]:
+    """About so many of them from all over the list, which is ordered by source."""
+    return some[:: max(1, len(some) // limit)] if limit else some
 
 
 async def _hits(port: int, name: str, texts: list[str]) -> list[bool]:

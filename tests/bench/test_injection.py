@@ -16,7 +16,7 @@ from backends.onnx.manifest import Manifest
 from bench import injection_report as report
 from bench.injection_data import Labelled, leaves, near, plain, roff, sentences, unique, words
 from bench.injection_embedding import pieces
-from bench.injection_guard import by_sentence
+from bench.injection_guard import by_sentence, judge, of_sources
 from bench.injection_head import Head, Network, graph
 from bench.injection_texts import buried, contrasts
 
@@ -116,6 +116,12 @@ def test_a_set_without_attacks_has_no_recall() -> None:
     assert rows == [["manual pages", "guard", "–", "50.0% of 2", "–"]]
 
 
+def test_the_test_is_told_by_its_sources() -> None:
+    some = [Labelled("a", True, "neuralchemy: x"), Labelled("b", False, "neuralchemy: y")]
+    judged = judge(lambda texts: np.array([0.9] * len(texts)), 0.5, of_sources(some))
+    assert report.sources(judged).rows == [["x", "1 of 1", "–"], ["y", "–", "1 of 1"]]
+
+
 def test_the_manifest_is_one_and_its_probabilities_are_the_heads(tmp_path: Path) -> None:
     judged = report.judged(np.array([0.9, 0.2]), np.array([True, False]), 0.5, ["a", "b"])
     report.keep_model(tmp_path, a_head(), 0.5, {"test": judged})
@@ -130,9 +136,9 @@ def test_the_manifest_is_one_and_its_probabilities_are_the_heads(tmp_path: Path)
 def test_the_figures_have_a_place_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "RESULTS.md"
     path.write_text("# Results\n\nBefore.\n")
-    report.keep(path, "first")
-    report.keep(path, "second")
+    report.keep(path, "1: old")
+    report.keep(path, "2: new")
     text = path.read_text()
     assert text.startswith("# Results\n\nBefore.\n\n## The injection guard\n")
-    assert "second" in text
-    assert "first" not in text
+    assert "2: new" in text
+    assert "1: old" not in text

@@ -13,7 +13,7 @@ import pytest
 from bench import small_report as report
 from bench.client import Answer
 from bench.gateways_load import Calls
-from bench.small import QUICK, Results, agreement, parse
+from bench.small import QUICK, Results, agreement, parse, spread
 from bench.small_load import call, fetch, post, text_of, trickle
 
 pytestmark = pytest.mark.anyio
@@ -133,12 +133,17 @@ def test_what_was_not_measured_has_no_table() -> None:
 def test_the_figures_have_a_place_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "RESULTS.md"
     path.write_text("# Results\n")
-    report.keep(path, "first")
-    report.keep(path, "second")
+    report.keep(path, "1: old")
+    report.keep(path, "2: new")
     text = path.read_text()
     assert "## Small models" in text
-    assert "second" in text
-    assert "first" not in text
+    assert "2: new" in text
+    assert "1: old" not in text
+
+
+def test_some_of_a_list_are_from_all_over_it() -> None:
+    assert spread(list(range(10)), 5) == [0, 2, 4, 6, 8]
+    assert spread([1, 2], None) == spread([1, 2], 5) == [1, 2]
 
 
 def test_quick_is_one_short_round() -> None:
