@@ -13,10 +13,12 @@ from typing import Any
 import orjson
 
 from backends.errors import BackendError, BadModelFile
-from backends.onnx.sessions import Model, Room
+from backends.onnx.lanes import Lanes
+from backends.onnx.room import Room
+from backends.onnx.sessions import Model
 from backends.onnx.tokens import HuggingFace
 from backends.onnx.worker import Worker
-from backends.processes.channel import Channel, die_with_parent
+from backends.processes.channel import Channel, die_first, die_with_parent
 from backends.processes.cores import usable_cores
 from backends.processes.wire import pack_error
 from backends.sentence_folder import inner_folder, read_folder
@@ -30,21 +32,25 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 def main() -> None:
     """Say `ready`, and compute until the socket closes."""
     die_with_parent()
+    die_first()
     # Before the libraries are imported: nothing is fetched, and no threads of theirs take the cores from everyone else.
     os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     options = orjson.loads(channel.lines.readline())
-    threads = min(options["threads"] or usable_cores(), usable_cores())
+    threads = min(options["threads"] or usable_cores(), usable_cores())  # torch shares out one run, so: one lane
     try:
         room = TorchRoom(threads=threads, alive=lambda: channel.send({"op": "alive"}))
     except BackendError as error:
         channel.send({"op": "failed", "error": pack_error(error)})
         return
-    worker = Worker(channel, room, options["batch_tokens"])
-    threading.Thread(target=worker.compute, name="lane", daemon=True).start()
+    lanes = Lanes(channel, room, options["batch_tokens"], options["run_timeout_s"])
+    for what in (lanes.compute, lanes.watch):
+        threading.Thread(target=what, name=what.__name__, daemon=True).start()
+    worker = Worker(channel, room, lanes)
     channel.send({"op": "ready", "lanes": 1, "threads": threads})
     for line in channel.lines:
         worker.hear(orjson.loads(line), len(line))
+    os._exit(0)  # nobody is there to hear what still computes
 
 
 class TorchRoom(Room):
@@ -98,8 +104,8 @@ class _Session:
         self._torch = torch
         self._network = network
 
-    def run(self, _outputs: Sequence[str], feed: Mapping[str, Any]) -> tuple[Any]:
-        """[batch, dimensions], pooled and scaled as the folder says."""
+    def run(self, _outputs: Sequence[str], feed: Mapping[str, Any], _options: Any = None) -> tuple[Any]:
+        """[batch, dimensions], pooled and scaled as the folder says. A run cannot be ended early."""
         with self._torch.inference_mode():
             tensors = {name: self._torch.from_numpy(values) for name, values in feed.items()}
             found = self._network(tensors)[OUTPUT]

@@ -15,7 +15,8 @@ from typing import Any
 from backends.errors import BackendError, EngineFailed
 from backends.onnx.batching import Row, Turns
 from backends.onnx.jobs import Job
-from backends.onnx.sessions import Model, Room, Stop
+from backends.onnx.room import Room
+from backends.onnx.sessions import Model, Stop
 from backends.processes.channel import Channel
 from backends.processes.wire import pack_error
 

@@ -21,7 +21,8 @@ from backends.errors import BackendError, InvalidRequest
 from backends.onnx import jobs, protocol
 from backends.onnx.jobs import Job
 from backends.onnx.lanes import Lanes, shape
-from backends.onnx.sessions import Model, Room
+from backends.onnx.room import Room
+from backends.onnx.sessions import Model
 from backends.processes.channel import Channel, die_first, die_with_parent
 from backends.processes.cores import usable_cores
 from backends.processes.wire import pack_error

@@ -13,7 +13,7 @@ import numpy as np
 from backends.errors import EngineFailed
 from backends.onnx import jobs
 from backends.onnx.batching import Turns
-from backends.onnx.sessions import Room
+from backends.onnx.room import Room
 from backends.training.common import Progress, no_progress
 from backends.training.head import Vectors
 from backends.types import Kind, Result

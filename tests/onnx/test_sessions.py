@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.errors import BadModelFile, EngineFailed
-from backends.onnx.sessions import Room, checked_providers
+from backends.onnx.room import Room, checked_providers
 from tests.onnx import graphs
 
 
