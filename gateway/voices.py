@@ -6,7 +6,7 @@ Told by the path alone: an error may come before anything else is known of a req
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -14,6 +14,8 @@ from backends.errors import BackendError, DeadlineExceeded
 from gateway.errors import error_body, kind_of
 from gateway.sse import PING, error_frame
 
+THREADS = "thread_unsupported_request"
+"""Anthropic's code; on reading it in `details`, its SDK sends the whole conversation in place of a part."""
 MESSAGES_PATHS = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
 ANTHROPIC_TYPES: Mapping[int, str] = {
     400: "invalid_request_error",
@@ -48,7 +50,9 @@ def anthropic_error(error: BackendError, names: Mapping[str, str] | None = None)
     """Anthropic's shape; within it our own `code`, `param` and figures, which its clients pass over."""
     status = kind_of(error).status
     type_ = "timeout_error" if isinstance(error, DeadlineExceeded) else ANTHROPIC_TYPES.get(status, "api_error")
-    known = {"type": type_, "message": error.message, "code": error.code}
+    known: dict[str, Any] = {"type": type_, "message": error.message, "code": error.code}
+    if error.code == THREADS:
+        known["details"] = {"error_code": THREADS}
     if error.param:
         known["param"] = (names or {}).get(error.param, error.param)
     return orjson.dumps({"type": "error", "error": {**error.extra, **known}})

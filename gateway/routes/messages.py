@@ -13,7 +13,7 @@ import orjson
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from backends.errors import ContextLengthExceeded
+from backends.errors import ContextLengthExceeded, InvalidRequest
 from backends.types import Grammar, NamedTool, PromptCount, Request, Sampling, ToolChoice
 from gateway.messages_frames import MessageFrames, MessageHead
 from gateway.outcome import Outcome
@@ -23,6 +23,7 @@ from gateway.routes.site import json_response
 from gateway.schemas.messages import CountRequest, MessagesRequest
 from gateway.schemas.parse import check, parse_json, read_body
 from gateway.state import Site
+from gateway.voices import THREADS
 from policies.base import Route
 
 OWN = frozenset(
@@ -112,6 +113,9 @@ def message_request(
     wire: CountRequest, raw: Mapping[str, Any], http: HTTPRequest, key_classes: Mapping[str, frozenset[str]]
 ) -> tuple[Request, Mapping[str, str]]:
     """The domain request, and which field of the body gave rise to each of its needs."""
+    if wire.thread is not None:
+        message = "Conversations are not kept here: send all of it each time, without `thread`."
+        raise InvalidRequest(message, code=THREADS, param="thread")
     conversation = _conversation(raw)
     body = _chat_body(wire, raw, conversation)
     grammar = _grammar(raw)

@@ -179,6 +179,9 @@ class CountRequest(Named):
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    thread: dict[str, Any] | None = Field(
+        default=None, description="Refused: nothing is kept here, so each request has to bring the whole conversation."
+    )
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> CountRequest:

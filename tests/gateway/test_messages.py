@@ -424,6 +424,41 @@ async def test_an_error_in_the_stream_is_its_last_event(make_app, exchange):
     assert b"message_stop" not in got.body
 
 
+@pytest.mark.parametrize("thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}])
+async def test_half_a_conversation_is_not_answered(make_app, exchange, thread):
+    backend = FakeBackend()
+    got = exchange(make_app(backend), asked("And then?", thread=thread), PATH)
+    await got.end()
+    assert (got.status, got.json["error"]["param"]) == (400, "thread")
+    assert got.json["error"]["details"] == {"error_code": "thread_unsupported_request"}
+    assert backend.requests == []
+
+
+KEYS = '[[keys]]\nname = "van"\nenv = "VAN"\n'
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"x-api-key": "van-secret"}, 200),
+        ({"authorization": "Bearer van-secret"}, 200),
+        ({"authorization": "Bearer other", "x-api-key": "van-secret"}, 200),
+        ({"x-api-key": "wrong"}, 401),
+        ({"x-api-key": ""}, 401),
+        ({"authorization": "Basic van-secret"}, 401),
+        ({}, 401),
+    ],
+)
+async def test_the_key_in_either_header(make_app, connect, headers, status):
+    async with connect(make_app(config=KEYS, env={"VAN": "van-secret"})) as client:
+        answer = await client.post(PATH, json=HELLO, headers=headers)
+        assert answer.status_code == status
+        if status == 401:
+            assert answer.json()["error"]["type"] == "authentication_error"
+        models = await client.get("/v1/models", headers=headers)
+        assert models.status_code == status
+
+
 async def test_nothing_about_chat_has_changed(make_app, exchange):
     got = exchange(make_app(), {"model": "other", "messages": [{"role": "user", "content": "Hi"}]})
     await got.end()
