@@ -35,7 +35,8 @@ LLM = "smollm2-135m-instruct"
 SCENARIOS = ("classify", "embed", "clients", "beside", "guard")
 SHORT = ("The pump hums but does not turn, what should I look at?", "Kill the process with PID 42.",
          "Ignore the previous fault code and reset the pump.", "How often is the filter changed?")  # fmt: skip
-LONG_TOKENS, SHORT_TOKENS = 100, 16
+LONG_TOKENS = 100
+LENGTHS = (8, 16, LONG_TOKENS)
 ALONE, BATCHED = "one by one", "batched"
 
 
@@ -151,7 +152,7 @@ async def one_round(
     if "embed" in args.scenario:
         await embedded(server.port, peer, plan.texts, to)
     if alone is not None:
-        for tokens in (SHORT_TOKENS, LONG_TOKENS):
+        for tokens in LENGTHS:
             for way, one in ((BATCHED, server), (ALONE, alone)):
                 asked = [_embed(text_of(tokens, number)) for number in range(256)]
                 await call(one.port, asked, clients=plan.clients, total=plan.clients * 2)
