@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import orjson
 
-from backends.onnx.manifest import Manifest, read_manifest
 from bench.peers import Peer
 
 TORCH = Path(__file__).parent / "small_torch.py"
@@ -41,12 +40,13 @@ class Bare:
     """A classifier's work in this process, without anything around it.
 
     Attributes:
-        head: over the embedding of `base`; None: the model reads tokens itself.
+        pooling: of the base's tokens, `cls` or `mean`.
+        head: over the base's embedding; None: the model reads tokens itself.
     """
 
-    base: Manifest
     session: Any
-    encode: Any
+    encode: Callable[[str], list[int]]
+    pooling: str
     head: Any
 
     def tokens(self, text: str) -> Any:
@@ -59,7 +59,7 @@ class Bare:
             return self.session.run(None, {"input_ids": ids})[0]
         feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         hidden = self.session.run(None, feeds)[0][0]
-        pooled = hidden[0] if self.base.pooling == "cls" else hidden.mean(axis=0)
+        pooled = hidden[0] if self.pooling == "cls" else hidden.mean(axis=0)
         return self.head.run(None, {"embedding": (pooled / np.linalg.norm(pooled))[None].astype(np.float32)})[0]
 
     def times(self, texts: Sequence[str], total: int) -> tuple[list[float], list[float]]:
@@ -80,33 +80,43 @@ class Bare:
 def bare(store: Path, name: str, threads: int) -> Bare:
     """The model's sessions as the product opens them: the same files, the same threads.
 
-    Raises:
-        BadModelFile: it is not in the store.
+    Raises OSError if it is not in the store.
     """
     import onnxruntime  # type: ignore[import-untyped]
 
-    from backends.onnx import tokens
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    manifest = read_manifest(store / name)
-    base = read_manifest(store / manifest.base) if manifest.input == "embedding" else manifest
 
-    def opened(one: Manifest) -> Any:
-        return onnxruntime.InferenceSession(store / one.name / one.graph, options)
+    def opened(folder: Path) -> Any:
+        return onnxruntime.InferenceSession(folder / "model.onnx", options)
 
-    settings = base.tokenizer
-    if settings is None:
-        raise ValueError(f"{name} does not read text")
-    tokenizer = tokens.load(settings, store / base.name)
+    manifest = orjson.loads((store / name / "manifest.json").read_bytes())
+    if not manifest.get("base"):
+        return Bare(opened(store / name), encoder(store / name, manifest["tokenizer"]), "none", None)
+    folder = store / manifest["base"]
+    base = orjson.loads((folder / "manifest.json").read_bytes())
+    return Bare(opened(folder), encoder(folder, base["tokenizer"]), base["pooling"], opened(store / name))
 
-    def encode(text: str) -> list[int]:
-        (found,) = tokenizer.encode([text], query=None, prefix=base.document_prefix, places=False)
-        ids = list(tokens.fit(found, settings).ids)
-        empty = [tokenizer.pad] * (settings.max_tokens - len(ids) if settings.fixed else 0)
-        return empty + ids if settings.pad == "left" else ids + empty
 
-    return Bare(base, opened(base), encode, None if base is manifest else opened(manifest))
+def encoder(folder: Path, settings: Mapping[str, Any]) -> Callable[[str], list[int]]:
+    """From a text to its token ids, as the manifest's `tokenizer` says; what is too long is cut."""
+    most = settings["max_tokens"]
+    if settings.get("kind") == "words":
+        read = orjson.loads((folder / settings["file"]).read_bytes())
+        vocabulary, spaces = read["vocab"], str.maketrans(dict.fromkeys(read["cfg"]["filters"], " "))
+
+        def by_words(text: str) -> list[int]:
+            words = text.lower().translate(spaces).split(" ")
+            ids = [vocabulary[word] for word in words if word in vocabulary][-most:]
+            return [0] * (most - len(ids)) + ids
+
+        return by_words
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(most)
+    return lambda text: list(tokenizer.encode(text).ids)
 
 
 class Torch:
