@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
+import hypothesis.strategies as st
 import orjson
 import pytest
+from hypothesis import given
+from starlette.requests import Request as HTTPRequest
 
 from backends.errors import DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded
 from backends.fake import FakeBackend, say
 from backends.types import Chunk, Grammar, NamedTool, ToolDelta, Usage
+from gateway.messages_frames import MessageFrames, MessageHead
+from gateway.outcome import Outcome
+from gateway.routes.messages import messages_endpoint
 from gateway.schemas.message_objects import MessageObject, MessagesError, TokenCount
+from gateway.sse import Folded, fold
 from tests.gateway.test_routing import Remote
 
 pytestmark = pytest.mark.anyio
@@ -390,6 +399,61 @@ async def test_a_call_that_nobody_can_read_is_an_error(make_app, exchange, argum
     assert (got.status, got.json["error"]["code"]) == (503, "engine_failed")
 
 
+SAID = st.one_of(
+    st.builds(Chunk, st.just(0), text=st.text(max_size=3)),
+    st.builds(Chunk, st.just(0), reasoning=st.text(max_size=3)),
+    st.builds(Chunk, st.just(0), text=st.text(max_size=3), reasoning=st.text(max_size=3)),
+)
+
+
+@given(st.lists(SAID, max_size=8), st.lists(st.lists(st.text(max_size=4), max_size=3), max_size=3), st.booleans())
+def test_a_stream_says_what_the_whole_says(said, calls, together):
+    """However it is cut: each block begins and ends once, in order, and together they are the whole."""
+    chunks = list(said)
+    for index, values in enumerate(calls):
+        text = orjson.dumps({"x": values}).decode()
+        pieces = [ToolDelta(index, arguments=text[i : i + 5]) for i in range(0, len(text), 5)]
+        first = ToolDelta(index, f"c{index}", "f")
+        if together:
+            chunks.append(Chunk(0, tools=(first, *pieces)))
+        else:
+            chunks += [Chunk(0, tools=(piece,)) for piece in (first, *pieces)]
+    chunks.append(Chunk(0, finish_reason="tool_calls" if calls else "stop"))
+    frames, folded = MessageFrames(MessageHead("m")), [Folded()]
+    stream = frames.opening()
+    for chunk in chunks:
+        stream += frames.chunk(chunk)
+        fold(folded, chunk)
+    told = events(stream + frames.closing(Usage(3, 2, 1)))
+    whole = MessageObject.model_validate(orjson.loads(frames.body(folded, Usage(3, 2, 1))))
+    assert [event["type"] for event in told[:1] + told[-2:]] == ["message_start", "message_delta", "message_stop"]
+    assert told[-2]["delta"]["stop_reason"] == whole.stop_reason
+    texts = {"text": "", "thinking": ""}
+    inputs: list[str] = []
+    under_way = None
+    for event in told[1:-2]:
+        match event["type"]:
+            case "content_block_start":
+                assert under_way is None
+                under_way = event["index"]
+                inputs += [""] if event["content_block"]["type"] == "tool_use" else []
+            case "content_block_stop":
+                assert under_way == event["index"]
+                under_way = None
+            case _:
+                assert under_way == event["index"]
+                kind = event["delta"]["type"].removesuffix("_delta")
+                if kind == "input_json":
+                    inputs[-1] += event["delta"]["partial_json"]
+                else:
+                    assert event["delta"][kind]
+                    texts[kind] += event["delta"][kind]
+    assert under_way is None
+    assert texts["text"] == "".join(block.text for block in whole.content if block.type == "text")
+    assert texts["thinking"] == "".join(block.thinking for block in whole.content if block.type == "thinking")
+    assert [orjson.loads(text) for text in inputs] == [b.input for b in whole.content if b.type == "tool_use"]
+
+
 # -- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -422,6 +486,22 @@ async def test_an_error_in_the_stream_is_its_last_event(make_app, exchange):
     assert last["type"] == "error"
     assert last["error"]["message"] == "The engine died."
     assert b"message_stop" not in got.body
+
+
+async def test_silence_is_filled_with_pings(make_app, exchange):
+    go_on = asyncio.Event()
+    backend = FakeBackend(script=lambda request: [Chunk(0, "x", (1,)), go_on, *say("y")(request)])
+    endpoint = messages_endpoint(replace(make_app(backend).current.inference, ping_after_s=0.02))
+
+    async def app(scope, receive, send):
+        scope["outcome"] = Outcome("r", path=PATH)
+        await (await endpoint(HTTPRequest(scope, receive)))(scope, receive, send)
+
+    got = exchange(app, asked("Hi", stream=True), PATH)
+    await got.until_contains(b'event: ping\ndata: {"type":"ping"}\n\n')
+    go_on.set()
+    await got.end()
+    assert events(got.body)[-1]["type"] == "message_stop"
 
 
 @pytest.mark.parametrize("thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}])
