@@ -181,6 +181,13 @@ async def test_wrong_forms(make_app, files, fields, param):
     assert backend.requests == []
 
 
+async def test_a_form_that_is_too_large(make_app):
+    backend = classifier(input="image", image={"size": 8})
+    said = await form(make_app(backend, config="[server]\nmax_body_bytes = 1000"), {"file": PNG * 100}, model="c")
+    assert (said.status_code, said.json()["error"]["code"]) == (413, "body_too_large")
+    assert backend.requests == []
+
+
 async def test_a_body_that_only_says_that_it_is_a_form(make_app, connect):
     for kind in ("multipart/form-data", "multipart/form-data; boundary=x"):
         said = await connect(make_app(classifier())).post(PATH, content=b"{}", headers={"content-type": kind})
