@@ -47,6 +47,7 @@ from gateway.routes.messages import count_endpoint, messages_endpoint
 from gateway.routes.models import get_endpoint, list_endpoint
 from gateway.routes.moderations import moderations_endpoint
 from gateway.routes.rerank import rerank_endpoint
+from gateway.routes.kept_responses import cancel_endpoint, delete_endpoint, items_endpoint, read_endpoint
 from gateway.routes.responses import create_endpoint
 from gateway.routes.site import healthz, metrics_endpoint, readyz_endpoint, status_endpoint
 from gateway.shared import Shared, build_shared
@@ -120,7 +121,16 @@ def build_generation(
     dispatcher = Dispatcher(planner, works, config.limits.total_timeout_s)
     check_escalations(config, site)
     children = Children(shared, policy)
-    inference = Inference(dispatcher, config.limits, key_classes(config), children, config.escalations)
+    inference = Inference(
+        dispatcher,
+        config.limits,
+        key_classes(config),
+        children,
+        shared.archive,
+        shared.background,
+        config.escalations,
+        config.responses.store,
+    )
     api = build_api(site, shared.metrics, inference)
 
     app: ASGIApp = partial(_routed, api, _plain_paths(api))
@@ -149,6 +159,13 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
     add("POST", "/v1/completions", completions_endpoint(inference), "Complete a raw prompt", completion)
     response = described("ResponseObject", takes="ResponsesRequest", streams="ResponseEvent")
     add("POST", "/v1/responses", create_endpoint(inference, site.backends), "Make a response", response)
+    kept = described("ResponseObject", path_parameter="id")
+    deleted, items = (described(name, path_parameter="id") for name in ("DeletedResponse", "ResponseItemList"))
+    archive, background = inference.archive, inference.background
+    add("GET", "/v1/responses/{id}", read_endpoint(archive), "Read a response that was kept", kept)
+    add("DELETE", "/v1/responses/{id}", delete_endpoint(archive, background), "Forget a response", deleted)
+    add("GET", "/v1/responses/{id}/input_items", items_endpoint(archive), "List what a response was made from", items)
+    add("POST", "/v1/responses/{id}/cancel", cancel_endpoint(archive, background), "End a response", kept)
     embedding = described("EmbeddingList", takes="EmbeddingsRequest")
     add("POST", "/v1/embeddings", embeddings_endpoint(inference), "Make embeddings", embedding)
     reranked = described("Reranked", takes="RerankRequest")

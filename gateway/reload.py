@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,10 +84,16 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
+        with self.lease() as generation:
+            await generation.app(scope, receive, send)
+
+    @contextmanager
+    def lease(self) -> Iterator[Generation]:
+        """The configuration in force, for one request: it ends where it began."""
         generation = self.current
         generation.running += 1
         try:
-            await generation.app(scope, receive, send)
+            yield generation
         finally:
             generation.running -= 1
             if not generation.running:
@@ -131,6 +138,7 @@ class Gateway:
     def _bound(self, config: Config) -> None:
         """What holds at once, for requests under way as well."""
         self.shared.boundary.shut(config.routing.offline)
+        self.shared.archive.keep_days = config.responses.keep_days
         self.shared.pool.memory.limit = config.limits.memory_mb * (1 << 20) if config.limits.memory_mb else None
 
     def _as_it_runs(self, config: Config) -> Config:
@@ -177,6 +185,7 @@ class Gateway:
     def _start(self) -> None:
         self.shared.start()
         self.current.site.start()
+        self.shared.background.start(self.lease)
         _tell(self.current.config)
         if self._load is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload()))
@@ -192,6 +201,7 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=STOP_S)
+        await self.shared.background.stop()
         await self.current.site.close()
         await close_all(self.shared.pool.keep(()))
         await asyncio.to_thread(self.shared.close)

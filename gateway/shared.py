@@ -14,6 +14,8 @@ from gateway.egress import Boundary
 from gateway.estimates import Estimates
 from gateway.metrics import Metrics, RouteFigure
 from gateway.pool import Pool
+from gateway.responses.archive import Archive
+from gateway.responses.background import Background
 from gateway.spending import Spending
 from gateway.state import Site
 
@@ -26,6 +28,8 @@ class Shared:
     audit: Audit
     books: Books
     boundary: Boundary
+    archive: Archive
+    background: Background
     pool: Pool = field(default_factory=Pool)
     running_ids: set[str] = field(default_factory=set)
 
@@ -35,6 +39,7 @@ class Shared:
 
     def close(self) -> None:
         """Writes what is still to be written."""
+        self.archive.close()
         self.audit.close()
 
 
@@ -47,7 +52,8 @@ def build_shared(config: Config, site: Callable[[], Site]) -> Shared:
         return (*books.estimates.figures(), *_own_figures(audit, books, site()))
 
     metrics = Metrics(lambda: site().states(), figures)
-    return Shared(metrics, audit, books, Boundary(audit))
+    archive = Archive(config.home / "responses.db", config.responses.keep_days)
+    return Shared(metrics, audit, books, Boundary(audit), archive, Background(archive))
 
 
 class Figure(NamedTuple):

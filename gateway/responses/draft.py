@@ -223,7 +223,20 @@ def _logprobs(chunk: Chunk) -> list[dict[str, Any]]:
         return [{**_token(entry), "top_logprobs": [_token(top) for top in entry.top]} for entry in chunk.logprobs]
     said = chunk.wire.get("logprobs")
     content = said.get("content") if isinstance(said, Mapping) else None
-    return [entry for entry in content or () if isinstance(entry, dict)]
+    return [
+        {**token, "top_logprobs": list(filter(None, map(_given, entry.get("top_logprobs") or ())))}
+        for entry in content or ()
+        if (token := _given(entry))
+    ]
+
+
+def _given(entry: Any) -> dict[str, Any] | None:
+    """A provider's; None: it is no token."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("token"), str):
+        return None
+    bytes_, logprob = entry.get("bytes"), entry.get("logprob")
+    spelled = bytes_ if isinstance(bytes_, list) else list(entry["token"].encode())
+    return {"token": entry["token"], "logprob": logprob if isinstance(logprob, int | float) else 0.0, "bytes": spelled}
 
 
 def _token(entry: TokenLogprob) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Turn:
         backends: to tell what holds where a request says nothing.
         keep: None: it is not to be kept.
         in_own_words: an error about the chat as one about the request.
+        framed: somebody reads the events.
     """
 
     def __init__(
@@ -37,12 +38,15 @@ class Turn:
         backends: Mapping[str, Backend],
         keep: Keep | None,
         in_own_words: Callable[[BackendError], BackendError] = lambda error: error,
+        *,
+        framed: bool = False,
     ) -> None:
         self._dispatcher = dispatcher
         self._draft = draft
         self._backends = backends
         self._keep = keep
         self._in_own_words = in_own_words
+        self._framed = framed
         self._frames: list[bytes] = []
 
     def bound_s(self, request: Request) -> float:
@@ -75,6 +79,8 @@ class Turn:
         self._say([self._draft.last()])
 
     def _say(self, events: Iterable[Mapping[str, Any]], comment: str = "") -> None:
+        if not self._framed:
+            return
         if comment:
             self._frames.append(b": " + comment.encode("ascii", "replace") + b"\n\n")
         self._frames += [named_event(event["type"].encode(), orjson.dumps(event)) for event in events]
@@ -96,7 +102,8 @@ class Turn:
         return orjson.dumps(self._draft.object())
 
     def last_words(self, error: BackendError) -> bytes:
-        """What ends a stream that failed."""
+        """What ends a stream that failed. It is not kept: nobody can go on from it."""
+        self._draft.forgotten()
         self._say(self._draft.fail(self._in_own_words(error)))
         return self._taken()
 

@@ -18,6 +18,8 @@ from gateway.children import Children
 from gateway.dispatch import Dispatcher
 from gateway.middleware import headers_named
 from gateway.outcome import Outcome, new_id
+from gateway.responses.archive import Archive
+from gateway.responses.background import Background
 from gateway.routes.answer import PING_AFTER_S, Answer, Dispatching
 from gateway.schemas.escalation import EscalationSettings
 from gateway.schemas.generation import Asked, Generation
@@ -34,13 +36,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What an inference endpoint needs, as the composition root has it."""
+    """What an inference endpoint needs, as the composition root has it. `archive`, `background`: of responses."""
 
     dispatcher: Dispatcher
     limits: LimitSettings
     key_classes: Mapping[str, frozenset[str]]
     children: Children
+    archive: Archive
+    background: Background
     escalations: Sequence[EscalationSettings] = ()
+    stores_responses: bool = True
     ping_after_s: float = PING_AFTER_S
 
     def answer(

@@ -1,25 +1,32 @@
-"""`/v1/responses`."""
+"""`POST /v1/responses`."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
 from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
 
 from backends.base import Backend
-from backends.errors import BackendError
+from backends.errors import BackendError, InvalidRequest, Unavailable
 from backends.types import Request
 from gateway.outcome import Outcome
 from gateway.responses import asked
+from gateway.responses.archive import Archive
+from gateway.responses.background import answered_by, job_of
 from gateway.responses.draft import Draft, blank
+from gateway.responses.history import History, history_of
 from gateway.responses.items import Chat, Item, Placed, chat_of, items_of, new_id
-from gateway.responses.turn import Turn
+from gateway.responses.store import Kept
+from gateway.responses.turn import Keep, Turn
 from gateway.routes.answer import Answer
 from gateway.routes.chat import chat_request
 from gateway.routes.inference import Inference, outcome_of
+from gateway.routes.site import json_response
 from gateway.schemas.chat import ChatRequest
 from gateway.schemas.parse import check, parse_json, read_body
 from gateway.schemas.responses_api import ResponsesRequest
@@ -30,45 +37,116 @@ class _Asked(NamedTuple):
 
     Attributes:
         items: its own input, in full.
-        chat: all that the model is told.
+        names: what this dialect calls what policies and backends name.
+        received: bytes of the chat that it became.
     """
 
     wire: ResponsesRequest
     raw: Mapping[str, Any]
     items: Sequence[Item]
-    chat: Chat
     request: Request
     names: Mapping[str, str]
+    received: int
 
 
 def create_endpoint(
     inference: Inference, backends: Mapping[str, Backend]
-) -> Callable[[HTTPRequest], Awaitable[Answer]]:
+) -> Callable[[HTTPRequest], Awaitable[Answer | Response]]:
     """Makes a response."""
 
-    async def create_response(http: HTTPRequest) -> Answer:
+    async def create_response(http: HTTPRequest) -> Answer | Response:
         raw = parse_json(await read_body(http))
         asked.refuse_unsupported(raw)
         wire = check(ResponsesRequest, raw)
-        said = _asked(http, wire, raw, inference.key_classes)
-        inference.check(wire, said.request)
         outcome = outcome_of(http)
-        outcome.stream, outcome.request = said.request.stream, said.request
-        draft = Draft(blank(new_id("resp"), asked.echo(wire, raw, store=False)), wants_logprobs=wire.wants_logprobs)
-        return _answer(inference, backends, said, draft, outcome)
+        history = await history_of(inference.archive, wire.previous_response_id, outcome.key)
+        items = await _resolved(items_of(raw.get("input")), inference.archive, outcome.key)
+        said = _asked(http, wire, raw, items, history, inference.key_classes)
+        inference.check(wire, said.request)
+        stores = inference.stores_responses and wire.store is not False
+        fields = blank(new_id("resp"), asked.echo(wire, raw, store=stores))
+        if wire.background:
+            return await _queue(inference, said, fields, stores, outcome.key)
+        keep = _keeper(inference.archive, said, outcome.key) if stores else None
+        return _answer(inference, backends, said, fields, outcome, keep)
 
     return create_response
 
 
+async def _resolved(items: Sequence[Item], archive: Archive, key: str) -> list[Item]:
+    """With the items themselves in place of references to them."""
+    found = []
+    for at, item in enumerate(items):
+        known: Item | None = item
+        if item["type"] == "item_reference":
+            known = await archive.item(item["id"], key)
+            if known is None:
+                where = f"input[{at}].id"
+                message = f"`{where}`: there is no item {item['id'][:80]!r} in any response that is kept."
+                raise InvalidRequest(message, param=where)
+        found.append(known)
+    return [item for item in found if item is not None]
+
+
+def _asked(
+    http: HTTPRequest,
+    wire: ResponsesRequest,
+    raw: Mapping[str, Any],
+    items: Sequence[Item],
+    history: History,
+    key_classes: Mapping[str, frozenset[str]],
+) -> _Asked:
+    outcome, text = outcome_of(http), isinstance(raw.get("input"), str)
+    own = [Placed(item, "input" if text else f"input[{at}]") for at, item in enumerate(items)]
+    chat = chat_of(wire.instructions, [*(Placed(item, "previous_response_id") for item in history.items), *own])
+    body = asked.chat_body(wire, raw, chat)
+    request, names = _chat_request(http, body, chat, key_classes)
+    request = replace(
+        request, template_kwargs=asked.template_kwargs(wire), declared=request.declared | history.declared
+    )
+    if history.local_only:
+        request = _here(request)
+    # What is told besides the body that came is searched as well, and counts as it does.
+    outcome.received = max(outcome.received, len(orjson.dumps(body)))
+    return _Asked(wire, raw, items, request, names, outcome.received)
+
+
+def _chat_request(
+    http: HTTPRequest, body: dict[str, Any], chat: Chat, key_classes: Mapping[str, frozenset[str]]
+) -> tuple[Request, Mapping[str, str]]:
+    try:
+        orjson.dumps(body)
+        request, needs = chat_request(outcome_of(http).id, check(ChatRequest, body), body, http, key_classes)
+    except orjson.JSONEncodeError:
+        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
+    except BackendError as error:
+        raise asked.in_own_words(error, chat) from None
+    return request, asked.names_for(needs, chat)
+
+
+def _here(request: Request) -> Request:
+    """A conversation that began as `only_local` stays so: what was said in it must not leave later."""
+    if request.locality not in (None, "only_local"):
+        message = f"The conversation is `only_local`; this request says `{request.locality}`."
+        raise InvalidRequest(message, param="outstation.locality")
+    return replace(request, locality="only_local")
+
+
 def _answer(
-    inference: Inference, backends: Mapping[str, Backend], said: _Asked, draft: Draft, outcome: Outcome
+    inference: Inference,
+    backends: Mapping[str, Backend],
+    said: _Asked,
+    fields: dict[str, Any],
+    outcome: Outcome,
+    keep: Keep | None,
 ) -> Answer:
     def own(error: BackendError) -> BackendError:
-        if error.param:
-            error.param = said.names.get(error.param, error.param)
+        error.param = error.param and said.names.get(error.param, error.param)
         return error
 
-    turn = Turn(inference.dispatcher, draft, backends, None, own)
+    outcome.stream, outcome.request = said.request.stream, said.request
+    draft = Draft(fields, wants_logprobs=said.wire.wants_logprobs)
+    turn = Turn(inference.dispatcher, draft, backends, keep, own, framed=said.request.stream)
     return Answer(
         turn,
         said.request,
@@ -80,20 +158,31 @@ def _answer(
     )
 
 
-def _asked(
-    http: HTTPRequest, wire: ResponsesRequest, raw: Mapping[str, Any], key_classes: Mapping[str, frozenset[str]]
-) -> _Asked:
-    items = items_of(raw.get("input"))
-    text = isinstance(raw.get("input"), str)
-    placed = [Placed(item, "input" if text else f"input[{at}]") for at, item in enumerate(items)]
-    chat = chat_of(wire.instructions, placed)
-    body = asked.chat_body(wire, raw, chat)
-    outcome = outcome_of(http)
-    # What is told besides the body that came is searched as well, and counts as it does.
-    outcome.received = max(outcome.received, len(orjson.dumps(body)))
-    try:
-        request, needs = chat_request(outcome.id, check(ChatRequest, body), body, http, key_classes)
-    except BackendError as error:
-        raise asked.in_own_words(error, chat) from None
-    request = replace(request, template_kwargs=asked.template_kwargs(wire))
-    return _Asked(wire, raw, items, chat, request, asked.names_for(needs, chat))
+def _kept(said: _Asked, key: str, body: Mapping[str, Any]) -> Kept:
+    request, local_only = said.request, said.request.locality == "only_local"
+    return Kept(
+        body["id"], key, time.time(), said.wire.previous_response_id, body, said.items, request.declared, local_only
+    )
+
+
+def _keeper(archive: Archive, said: _Asked, key: str) -> Keep:
+    async def keep(body: Mapping[str, Any], outcome: Outcome) -> bool:
+        """An answer is not thrown away because the disk is full: it says that it is not kept."""
+        try:
+            await archive.add(replace(_kept(said, key, body), answered=answered_by(outcome)))
+        except Unavailable:
+            return False
+        return True
+
+    return keep
+
+
+async def _queue(inference: Inference, said: _Asked, fields: dict[str, Any], stores: bool, key: str) -> Response:
+    """Acknowledged means kept: whatever ends the gateway now, the response will be made."""
+    if not stores:
+        message = "`background`: nothing is kept here (`responses.store`), so nothing could be fetched later."
+        raise InvalidRequest(message, code="unsupported", param="background")
+    body = {**fields, "status": "queued", "output": []}
+    job = job_of(said.request, said.received, logprobs=said.wire.wants_logprobs)
+    await inference.background.submit(replace(_kept(said, key, body), job=job))
+    return json_response(body)

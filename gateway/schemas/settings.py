@@ -183,6 +183,17 @@ class AuditSettings(Table):
     keep_days: int = Field(default=90, ge=1, description="Older rows are removed; the chain of hashes goes on.")
 
 
+class ResponseSettings(Table):
+    """What is kept of `/v1/responses`: the texts of requests and answers, on the box, in `responses.db`."""
+
+    store: bool = Field(
+        default=True, description="`false`: nothing is, whatever requests say, and nothing runs in the background."
+    )
+    keep_days: int = Field(
+        default=30, ge=1, description="Older responses are removed, unless a younger one goes on from them."
+    )
+
+
 class LoggingSettings(Table):
     """What is logged, to standard error. Never a prompt or a completion."""
 
@@ -212,6 +223,7 @@ class FileConfig(Table):
     guards: tuple[GuardSettings, ...] = Field(default=(), strict=False)
     escalations: tuple[EscalationSettings, ...] = Field(default=(), strict=False)
     audit: AuditSettings = Field(default_factory=AuditSettings)
+    responses: ResponseSettings = Field(default_factory=ResponseSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
 
     @model_validator(mode="after")

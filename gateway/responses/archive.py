@@ -1,0 +1,142 @@
+"""What is kept of responses, for the event loop: one thread of its own does all that touches the disk."""
+
+from __future__ import annotations
+
+import logging
+import time
+from asyncio import get_running_loop
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from backends.errors import InvalidRequest, Unavailable
+from gateway.audit_store import Trouble, what_is_wrong
+from gateway.errors import RefusedError
+from gateway.responses.items import Item
+from gateway.responses.store import Kept, MissingError, Store
+
+MOST_RESPONSES: Final = 2_000
+"""Of one conversation."""
+TIDY_S: Final = 3600.0
+DAY_S: Final = 86_400.0
+RETRY_S: Final = 5.0
+
+log = logging.getLogger("outstation.responses")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Archive:
+    """The responses of one home. Opens nothing before something is kept, unless the file is there.
+
+    Args:
+        clock: Unix time (s).
+
+    Attributes:
+        keep_days: older ones are removed, once no younger one goes on from them.
+    """
+
+    def __init__(self, path: Path, keep_days: int, clock: Callable[[], float] = time.time) -> None:
+        self.keep_days = keep_days
+        self._path = path
+        self._clock = clock
+        self._thread: ThreadPoolExecutor | None = None
+        self._store: Store | None = None
+        self._tidied = float("-inf")
+
+    async def add(self, kept: Kept) -> None:
+        """Keeps it; on the disk when this returns. Raises `Unavailable`."""
+        await self._do(Store.add, kept)
+
+    async def get(self, id_: str, key: str) -> Kept:
+        """The response of that key. Raises `RefusedError` (404), `Unavailable`."""
+        found = await self._do(Store.get, id_, key) if self._there else None
+        if found is None:
+            raise not_found(id_)
+        return found
+
+    async def chain(self, id_: str, key: str) -> list[Kept]:
+        """It and those before it, the oldest first. Raises `RefusedError` (404), `InvalidRequest`, `Unavailable`."""
+        try:
+            chain = await self._do(Store.chain, id_, key, MOST_RESPONSES) if self._there else []
+        except MissingError as error:
+            raise not_found(error.id, "previous_response_id", before=id_) from None
+        if not chain:
+            raise not_found(id_, "previous_response_id")
+        if len(chain) > MOST_RESPONSES:
+            message = f"The conversation has more than {MOST_RESPONSES} responses. Begin another one."
+            raise InvalidRequest(message, param="previous_response_id")
+        return chain
+
+    async def item(self, id_: str, key: str) -> Item | None:
+        """An item of any response of that key. Raises `Unavailable`."""
+        return await self._do(Store.item, id_, key) if self._there else None
+
+    async def delete(self, id_: str, key: str) -> None:
+        """Raises `RefusedError` (404), `Unavailable`."""
+        if not self._there or not await self._do(Store.delete, id_, key):
+            raise not_found(id_)
+
+    async def open(self) -> Sequence[str]:
+        """Ids of those in the background that have not ended. Raises `Unavailable`."""
+        return await self._do(Store.open) if self._there else ()
+
+    async def begin(self, id_: str) -> Kept | None:
+        """See `Store.begin`. Raises `Unavailable`."""
+        return await self._do(Store.begin, id_)
+
+    async def end(self, id_: str, body: Mapping[str, Any], answered: Mapping[str, Any]) -> bool:
+        """See `Store.end`. Raises `Unavailable`."""
+        return await self._do(Store.end, id_, body, answered)
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        if self._thread:
+            self._thread.submit(self._shut)
+            self._thread.shutdown()
+            self._thread = None
+
+    @property
+    def _there(self) -> bool:
+        return self._store is not None or self._path.exists()
+
+    async def _do(self, action: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "responses")
+        return await get_running_loop().run_in_executor(
+            self._thread, lambda: self._done(lambda store: action(store, *args, **kwargs))
+        )
+
+    def _done(self, action: Callable[[Store], T]) -> T:
+        """In the thread."""
+        import apsw
+
+        try:
+            self._store = self._store or Store(self._path)
+            self._tidy(self._store)
+            return action(self._store)
+        except (apsw.Error, OSError, Trouble) as error:
+            log.error("responses cannot be kept or read: %s (%s)", what_is_wrong(error), self._path)
+            self._shut()
+            message = f"The kept responses are not available: {what_is_wrong(error)}."
+            raise Unavailable(message, code="store_unavailable", retry_after=RETRY_S) from None
+
+    def _tidy(self, store: Store) -> None:
+        due = time.monotonic() - self._tidied >= TIDY_S
+        if due and not store.remove_before(self._clock() - self.keep_days * DAY_S):
+            self._tidied = time.monotonic()
+
+    def _shut(self) -> None:
+        store, self._store = self._store, None
+        if store:
+            store.close()
+
+
+def not_found(id_: str, param: str | None = None, before: str | None = None) -> RefusedError:
+    """404; another key's looks the same as none."""
+    which = f", which {before[:80]} goes on from," if before and before != id_ else ""
+    error = RefusedError(404, f"There is no response {id_[:80]!r}{which} here.", code="response_not_found")
+    error.param = param
+    return error
