@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backends.errors import BadModelFile
 from backends.memory import MemoryBudget
 from backends.onnx.backend import OnnxBackend
 from backends.onnx.host import OnnxHost, _Entry
@@ -57,7 +58,14 @@ class _Host(OnnxHost):
         config = entry.settings.folder / "config.json"
         stamp = config.stat().st_mtime_ns if config.is_file() else 0
         if stamp != entry.stamp or entry.manifest is None:
-            entry.manifest = manifest_of(read_folder(entry.settings.folder, serve=True), model)
+            try:
+                entry.manifest = manifest_of(read_folder(entry.settings.folder, serve=True), model)
+            except BadModelFile as error:
+                entry.problem = error.message
+                raise
+            if entry.stamp != -1:  # another version has come: what is in memory is not it
+                self._unload(entry.settings)
+                entry.in_memory_of = 0
             entry.stamp, entry.problem = stamp, ""
         return entry.manifest
 
@@ -67,7 +75,11 @@ class _Host(OnnxHost):
 
 
 async def _start(settings: OnnxHostSettings) -> OnnxProcess:
-    options = {"threads": settings.threads, "batch_tokens": settings.batch_tokens}
+    options = {
+        "threads": settings.threads,
+        "batch_tokens": settings.batch_tokens,
+        "run_timeout_s": settings.run_timeout_s,
+    }
     silence_s = max(settings.run_timeout_s, settings.load_timeout_s)
     return await OnnxProcess.launch("backends.torch_worker", "sentence-transformers", options, silence_s)
 

@@ -45,7 +45,7 @@ class Measured:
 
     Attributes:
         size: bytes of its weights.
-        milliseconds: of one sample alone, the median.
+        milliseconds: of one sample alone on one thread, the median of the best of three.
         agreement: with the original; None: it is the original.
     """
 
@@ -144,9 +144,8 @@ def _make(
         raise TrainingError(f"{folder.path} does not say how its tokens become one vector. Say it with --pooling.")
     progress("loading", 0, 1)
     original = load_original(folder)
-    truth, took = _timed(
-        lambda sample: _calibrated(folder, original.run([sample.text], sample.query)), samples, progress
-    )
+    progress("measuring the original", 0, 1)
+    truth, took = _timed(lambda sample: _calibrated(folder, original.run([sample.text], sample.query)), samples)
     forms = [Measured("original", _weights(folder), took)]
     progress("exporting", 0, 1)
     full = staged / "fp32"
@@ -220,7 +219,7 @@ def _measure(
     """By the code that will serve it."""
     from backends.training.local import open_room, run, vector_of
 
-    room = open_room()
+    room = open_room(threads=1)
     kind = {"embed": "embedding", "rerank": "rerank"}.get(manifest.task, "classification")
 
     def ask(sample: Sample) -> Floats:
@@ -233,20 +232,25 @@ def _measure(
         return np.array([[result["probabilities"][label] for label in manifest.labels]], np.float32)
 
     ask(samples[0])  # loads it
-    answers, took = _timed(ask, samples, progress)
+    progress(f"measuring {name}", 0, 1)
+    answers, took = _timed(ask, samples)
     return Measured(name, (folder / GRAPH).stat().st_size, took, agreement(manifest.task, truth, answers))
 
 
-def _timed(ask: Callable[[Sample], Floats], samples: Sequence[Sample], progress: Progress) -> tuple[Floats, float]:
+def _timed(ask: Callable[[Sample], Floats], samples: Sequence[Sample]) -> tuple[Floats, float]:
     """The answers to all samples, and the median milliseconds of one."""
     ask(samples[0])
-    answers, times = [], []
-    for at, sample in enumerate(samples):
-        progress("measuring", at, len(samples))
-        started = time.perf_counter()
-        answers.append(ask(sample))
-        times.append(time.perf_counter() - started)
-    return np.concatenate(answers), float(np.median(times[:TIMED])) * 1e3
+    answers = [ask(sample) for sample in samples]
+    times = []
+    for sample in samples[:TIMED]:
+        # The best of three: others use the box as well.
+        trials = []
+        for _ in range(3):
+            started = time.perf_counter()
+            ask(sample)
+            trials.append(time.perf_counter() - started)
+        times.append(min(trials))
+    return np.concatenate(answers), float(np.median(times)) * 1e3
 
 
 def _calibrated(folder: ModelFolder, output: Floats) -> Floats:

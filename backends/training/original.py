@@ -77,13 +77,14 @@ class Original:
 
 
 def load_original(folder: ModelFolder) -> Original:
-    """Reads weights from safetensors only, and runs no code of the folder.
+    """Reads weights from safetensors only, and runs no code of the folder. Torch has one thread from then on.
 
     Raises:
         TrainingError: the packages are not installed.
     """
     transformers = need("transformers", EXTRA)
-    need("torch", EXTRA)
+    # As the others are measured; and its threads spin, which on a busy box costs it more than they bring.
+    need("torch", EXTRA).set_num_threads(1)
     inner = str(inner_folder(folder))
     kind = transformers.AutoModel if folder.task == "embed" else transformers.AutoModelForSequenceClassification
     safe = {"local_files_only": True, "trust_remote_code": False}

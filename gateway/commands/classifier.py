@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from backends.training.examples import Examples
 
 DEFAULT_BASE = "bge-small-en-v1.5"
+LONG = 1000
+"""Steps from which on a phase's progress is shown."""
 
 
 @click.group()
@@ -70,14 +72,18 @@ def fit(data: Path, name: str, text: str, label: str, base: str, test: float, ac
 
 
 def show_progress() -> Progress:
-    """A line for each quarter of each phase, to stderr: the same in a terminal and in a log."""
+    """A line for each phase, and of long ones for each quarter, to stderr: the same in a terminal and in a log."""
     said: dict[str, int] = {}
 
     def show(phase: str, done: int, total: int) -> None:
-        quarter = 4 * done // total if total else 4
-        if said.get(phase, -1) < quarter and (quarter or total >= 100):
-            said[phase] = quarter
+        quarter = 4 * done // max(total, 1)
+        if quarter <= said.get(phase, -1):
+            return
+        if phase not in said:
+            click.echo(f"{phase} …", err=True)
+        elif total >= LONG:
             click.echo(f"{phase}: {quarter * 25}%", err=True)
+        said[phase] = quarter
 
     return show
 

@@ -83,7 +83,7 @@ def _print_table(made: Optimized) -> None:
         )
         for form in made.forms
     ]
-    click.echo(f"On {made.samples} samples, one at a time; agreement with the original as {measure}:\n")
+    click.echo(f"On {made.samples} samples, one at a time on one thread; agreement with the original as {measure}:\n")
     columns = ("FORM", "SIZE", "MS/SAMPLE", "MEAN", "WORST", "SAME NEIGHBOUR")
     width = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
     echo_table(columns[:width], [row[:width] for row in rows])
