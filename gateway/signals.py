@@ -11,7 +11,7 @@ from backends.types import GENERATES, Request
 from gateway.pieces import Pieces
 from gateway.schemas.guards import SignalSettings
 from gateway.small_models import Run
-from policies.signals import JUDGED, Texts, difficulty, language, texts_of, windows
+from policies.signals import JUDGED, Texts, difficulty, language, sentences, texts_of, windows
 
 log = logging.getLogger("outstation.signals")
 
@@ -90,7 +90,9 @@ def signals_of(settings: SignalSettings, reads: frozenset[str], run: Run) -> Sig
 def _sides(texts: Texts) -> dict[str, list[str]]:
     return {
         "_user": [piece for text in texts.user for piece in windows(text)],
-        "_retrieved": [piece for text in texts.retrieved for piece in windows(text)],
+        "_retrieved": [
+            piece for text in texts.retrieved for sentence in sentences(text) for piece in windows(sentence)
+        ],
     }
 
 
