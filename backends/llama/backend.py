@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from hashlib import blake2b
+from typing import NamedTuple
 
 from backends.errors import BadModelFile, DeadlineExceeded, Overloaded
 from backends.llama import protocol
@@ -19,12 +21,26 @@ from backends.memory import MemoryBudget, memory_need
 from backends.models.gguf import GGUFInfo, read_gguf
 from backends.processes.process import resident_bytes
 from backends.processes.supervisor import Supervisor
+from backends.processes.wire import dumps
 from backends.types import GENERATES, Chunk, Event, Kind, ModelState, PromptCount, Request, Usage
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_CELLS = 8192
 REMEMBERED = 256  # requests counted and not submitted; a policy may have dropped this route since
 TYPICAL_COMPLETION = 128.0  # tokens, until this model's own answers were counted
+
+
+class _Counted(NamedTuple):
+    """A request that was counted, and is ready in the process of that pid."""
+
+    pid: int
+    digest: bytes
+    prepared: protocol.Prepared
+
+
+def _digest(request: Request) -> bytes:
+    """Of all that takes part in its prompt."""
+    return blake2b(dumps(protocol.prepare(request)), digest_size=16).digest()
 
 
 class LlamaBackend:
@@ -42,8 +58,8 @@ class LlamaBackend:
             load_timeout_s=settings.load_timeout_s,
         )
         self._queued = 0
-        # By id, in the order they came, with the process that did it; the worker remembers twice as many.
-        self._prepared: dict[str, tuple[int, protocol.Prepared]] = {}
+        # By id, in the order they came; the worker remembers twice as many.
+        self._prepared: dict[str, _Counted] = {}
         self._completion = TYPICAL_COMPLETION
         self._memory_bytes = 0
         self._memory_until = 0.0
@@ -90,7 +106,7 @@ class LlamaBackend:
         request = self._dialogue().asked(request)
         async with self._supervisor.lease(self.settings.load_timeout_s) as engine:
             prepared = await self._prepare(engine, request)
-            self._prepared[request.id] = engine.pid, prepared
+            self._prepared[request.id] = _Counted(engine.pid, _digest(request), prepared)
             if len(self._prepared) > REMEMBERED:
                 del self._prepared[next(iter(self._prepared))]
             return PromptCount(prepared.n, prepared.cached)
@@ -107,9 +123,12 @@ class LlamaBackend:
         queued = True
         try:
             async with self._supervisor.lease(self.settings.load_timeout_s) as engine:
-                pid, prepared = self._prepared.pop(request.id, (None, None))
-                if prepared is None or pid != engine.pid:  # never, or in a process that died since
+                counted = self._prepared.pop(request.id, None)
+                # Never, or in a process that died since; or it was another request, of a client that names them alike.
+                if counted is None or counted.pid != engine.pid or counted.digest != _digest(request):
                     prepared = await self._prepare(engine, request)
+                else:
+                    prepared = counted.prepared
                 heard = dialogue.listener(request, thinking=prepared.thinking)
                 async with aclosing(engine.generate(request, sampling, prepared.uncached)) as events:
                     await self._next(events, self.settings.queue_timeout_s, "queue_timeout", "waited in the queue")

@@ -392,6 +392,15 @@ async def test_what_a_burst_just_submitted_is_in_its_backlog_once(backend: Llama
     assert (after.waiting, after.running, after.backlog_tokens) == (0, 0, 0)
 
 
+async def test_another_request_of_the_same_name_is_not_answered_in_its_place(backend: LlamaBackend) -> None:
+    story, other = chat(STORY), chat("Hi")
+    await backend.count(replace(story, id=other.id))  # and never asked
+    answer = await ask(backend, other)
+    assert answer.total
+    assert answer.total.prompt_tokens == (await backend.count(chat("Hi"))).tokens
+    assert answer.text() == (await ask(backend, chat("Hi"))).text()
+
+
 async def test_what_is_counted_as_cached_is_not_computed(backend: LlamaBackend) -> None:
     request = completion("A sentence that nobody has asked about. " * 40, max_tokens=2)
     first = await backend.count(request)
