@@ -6,8 +6,7 @@ A provider is asked by its chat completions, so the conversation is written as s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 from starlette.requests import Request as HTTPRequest
@@ -15,6 +14,7 @@ from starlette.responses import Response
 
 from backends.errors import ContextLengthExceeded, InvalidRequest
 from backends.types import Grammar, NamedTool, PromptCount, Request, Sampling, ToolChoice
+from gateway.messages_chat import Conversation, blocks_of, conversation_of
 from gateway.messages_frames import MessageFrames, MessageHead
 from gateway.outcome import Outcome
 from gateway.routes.answer import Answer
@@ -116,10 +116,10 @@ def message_request(
     if wire.thread is not None:
         message = "Conversations are not kept here: send all of it each time, without `thread`."
         raise InvalidRequest(message, code=THREADS, param="thread")
-    conversation = _conversation(raw)
+    conversation = conversation_of(raw)
     body = _chat_body(wire, raw, conversation)
     grammar = _grammar(raw)
-    needs = _needs(wire, raw)
+    needs = _needs(wire, raw, conversation.beginning)
     common = controls(wire, http, key_classes)
     common["stream"] = isinstance(wire, MessagesRequest) and bool(wire.stream)
     continuation = conversation.beginning
@@ -145,96 +145,7 @@ def message_request(
     return request, needs
 
 
-class _Conversation(NamedTuple):
-    """The same one twice.
-
-    Attributes:
-        sent: for a provider.
-        local: for a chat template, which has a place for thoughts; a provider may refuse them.
-        beginning: of the answer, where the last turn is the assistant's; `local` is without it.
-    """
-
-    sent: list[dict[str, Any]]
-    local: list[dict[str, Any]]
-    beginning: str
-
-
-def _conversation(raw: Mapping[str, Any]) -> _Conversation:
-    sent: list[dict[str, Any]] = []
-    if raw.get("system"):
-        sent.append({"role": "system", "content": _joined(_blocks(raw["system"]))})
-    for role, turns in groupby(raw["messages"], lambda turn: str(turn["role"])):
-        blocks = [block for turn in turns for block in _blocks(turn["content"])]
-        if role == "assistant":
-            sent.append(_assistant(blocks))
-        elif role == "user":
-            sent += _user(blocks)
-        else:
-            sent.append({"role": role, "content": _joined(blocks)})
-    local = [{**message, "content": message["content"] or ""} for message in sent]
-    for message in sent:
-        message.pop("reasoning_content", None)
-    if sent[-1]["role"] != "assistant":
-        return _Conversation(sent, local, "")
-    # A last turn of the assistant's is where its answer begins; an empty one is none.
-    beginning = local.pop()["content"]
-    return _Conversation(sent if beginning else sent[:-1], local, beginning)
-
-
-def _blocks(content: Any) -> list[Mapping[str, Any]]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _joined(blocks: list[Mapping[str, Any]]) -> str:
-    return "\n".join(block["text"] for block in blocks if block["type"] == "text")
-
-
-def _assistant(blocks: list[Mapping[str, Any]]) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": _joined(blocks)}
-    if thoughts := "\n".join(block["thinking"] for block in blocks if block["type"] == "thinking"):
-        message["reasoning_content"] = thoughts
-    if calls := [_call(block) for block in blocks if block["type"] == "tool_use"]:
-        message["tool_calls"] = calls
-        message["content"] = message["content"] or None
-    return message
-
-
-def _call(block: Mapping[str, Any]) -> dict[str, Any]:
-    function = {"name": block["name"], "arguments": orjson.dumps(block["input"]).decode()}
-    return {"id": block["id"], "type": "function", "function": function}
-
-
-def _user(blocks: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The results first, each a message of its own; their pictures, which such a message cannot hold, come with the
-    rest of the turn."""
-    results = [block for block in blocks if block["type"] == "tool_result"]
-    messages = [
-        {"role": "tool", "tool_call_id": result["tool_use_id"], "content": _result(result)} for result in results
-    ]
-    rest = [block for result in results for block in _blocks(result.get("content") or "") if block["type"] == "image"]
-    rest += [block for block in blocks if block["type"] != "tool_result"]
-    if any(block["type"] == "image" for block in rest):
-        messages.append({"role": "user", "content": [_part(block) for block in rest]})
-    elif rest or not results:
-        messages.append({"role": "user", "content": _joined(rest)})
-    return messages
-
-
-def _result(result: Mapping[str, Any]) -> str:
-    """OpenAI's chat has no sign for a failure: it is said in words."""
-    text = _joined(_blocks(result.get("content") or ""))
-    return f"Error: {text}" if result.get("is_error") else text
-
-
-def _part(block: Mapping[str, Any]) -> dict[str, Any]:
-    if block["type"] == "text":
-        return {"type": "text", "text": block["text"]}
-    source = block["source"]
-    url = source["url"] if source["type"] == "url" else f"data:{source['media_type']};base64,{source['data']}"
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def _chat_body(wire: CountRequest, raw: Mapping[str, Any], conversation: _Conversation) -> dict[str, Any]:
+def _chat_body(wire: CountRequest, raw: Mapping[str, Any], conversation: Conversation) -> dict[str, Any]:
     """What a provider is sent. Fields that nobody here knows ride along."""
     body = {name: value for name, value in raw.items() if name not in OWN and name not in SHAPING}
     body |= {"model": wire.model, "messages": conversation.sent}
@@ -301,19 +212,18 @@ def _grammar(raw: Mapping[str, Any]) -> Grammar | None:
     return Grammar("json_schema", orjson.dumps(schema).decode(), "output_config.format.schema")
 
 
-def _needs(wire: CountRequest, raw: Mapping[str, Any]) -> dict[str, str]:
+def _needs(wire: CountRequest, raw: Mapping[str, Any], beginning: str) -> dict[str, str]:
     """Each need, with the first field that gives rise to it."""
     needs: dict[str, str] = {}
     for i, turn in enumerate(raw["messages"]):
-        for j, block in enumerate(_blocks(turn["content"])):
-            inner = _blocks(block.get("content") or "") if block["type"] == "tool_result" else []
+        for j, block in enumerate(blocks_of(turn["content"])):
+            inner = blocks_of(block.get("content") or "") if block["type"] == "tool_result" else []
             if any(one["type"] == "image" for one in (block, *inner)):
                 needs.setdefault("vision", f"messages[{i}].content[{j}]")
     if wire.tools and not (wire.tool_choice and wire.tool_choice.type == "none"):
         needs["tools"] = "tools"
     if _schema(raw) is not None:
         needs["structured_output"] = "output_config.format"
-    last = raw["messages"][-1]
-    if last["role"] == "assistant" and _joined(_blocks(last["content"])):
+    if beginning:
         needs["continuation"] = f"messages[{len(raw['messages']) - 1}]"
     return needs

@@ -190,6 +190,14 @@ async def test_a_last_turn_of_the_assistants_is_gone_on_from(make_app, exchange)
     assert request.needs == {"continuation"}
 
 
+async def test_a_beginning_in_two_turns(make_app, exchange):
+    body = asked("Greek for sun?", "It is (")
+    body["messages"].append({"role": "assistant", "content": [{"type": "text", "text": ""}]})
+    request, _ = await heard(make_app, exchange, body)
+    assert request.continuation == "It is ("
+    assert request.needs == {"continuation"}
+
+
 async def test_an_empty_last_turn_is_none(make_app, exchange):
     request, _ = await heard(make_app, exchange, asked("Hi", ""))
     assert request.continuation == ""
