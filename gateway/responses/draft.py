@@ -81,7 +81,7 @@ class Draft:
                 fields[name] = (1.0 if name in ("temperature", "top_p") else 0.0) if set_ is None else set_
         strict = [*fields["tools"], *([form] if (form := fields["text"]["format"])["type"] == "json_schema" else [])]
         for one in strict:
-            one["strict"] = one["strict"] if one["strict"] is not None else enforced
+            one["strict"] = enforced or bool(one["strict"])
         return [self._lifecycle("created"), self._lifecycle("in_progress")]
 
     def feed(self, chunk: Chunk) -> list[Event]:
