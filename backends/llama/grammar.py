@@ -68,6 +68,8 @@ class Grammars:
 
         if self._tokenizer is None:
             self._tokenizer = self._make_tokenizer()
+        if grammar.kind == "tools":
+            _check_functions(orjson.loads(grammar.source)["functions"])
         limits = llguidance.LLParserLimits(verbose_errors=False)
         matcher = llguidance.LLMatcher(self._tokenizer, _source(grammar, self._special), log_level=0, limits=limits)
         if matcher.is_error():
@@ -160,6 +162,29 @@ def _source(grammar: Grammar, special: Callable[[str], bool]) -> str:
         raise _refused(grammar, _reason(str(error))) from None
 
 
+LENIENT = {"lenient": True, "coerce_one_of": True}
+"""For functions that are not `strict`: tools of all sorts say more in their schemas than can be enforced."""
+
+
+def _json(schema: Mapping[str, Any]) -> str:
+    return f"%json {orjson.dumps({**schema, 'x-guidance': LENIENT}).decode()}"
+
+
+def _check_functions(functions: Sequence[tuple[str, Any, bool]]) -> None:
+    """Each function's parameters, so that an error names the function, and not a grammar that nobody has written."""
+    from llguidance import LLMatcher
+
+    for name, parameters, strict in functions:
+        overrides = None if strict else LENIENT
+        wrong = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(parameters, overrides=overrides))
+        if wrong and not wrong.startswith("WARNING"):
+            raise InvalidRequest(
+                f"The parameters of the function {name!r} cannot be enforced: {_reason(wrong)}.",
+                param="tools",
+                code="unsupported_schema",
+            )
+
+
 def _calls(spec: Mapping[str, Any], special: Callable[[str], bool]) -> str:
     """Text, then calls, then nothing: llguidance's Lark, whose `<…>` are special tokens.
 
@@ -173,7 +198,7 @@ def _calls(spec: Mapping[str, Any], special: Callable[[str], bool]) -> str:
         body = f'"[" call {more} "]"'
     begin = _quoted(mark, special)
     again = f'("\\n"? {begin} {body})*' if spec["parallel"] and not spec["array"] and mark else ""
-    rules = {"call": f"%json {orjson.dumps(spec['call']).decode()}", "TEXT": r"/(.|\n)*/"}
+    rules = {"call": _json(spec["call"]), "TEXT": r"/(.|\n)*/"}
     said = spec["otherwise"]
     if said is not None:
         rules["said"] = f"%json {orjson.dumps(said).decode()}"
@@ -192,7 +217,7 @@ def _calls(spec: Mapping[str, Any], special: Callable[[str], bool]) -> str:
             rules["first[lazy]"] = f"TEXT {begin}"
         if spec["bare"]:
             rules |= _bare_calls(spec)
-            rules["start"] += " | BARE (" + " | ".join(f"bare_{at}" for at in range(len(spec["bare"]))) + ") FENCE"
+            rules["start"] += " | BARE (" + " | ".join(f"bare_{at}" for at in range(len(spec["functions"]))) + ") FENCE"
             rules["TEXT"] += f" & ~/{BARE}(.|\\n)*/"
     return "%llguidance {}\n" + "\n".join(f"{name}: {rule}" for name, rule in sorted(rules.items(), key=_start_first))
 
@@ -201,10 +226,10 @@ def _bare_calls(spec: Mapping[str, Any]) -> dict[str, str]:
     """Calls without their marks, from behind the key of the name on: what begins so is a call, or nothing at all."""
     key = orjson.dumps(orjson.dumps(spec["arguments"]).decode()).decode()
     rules = {"BARE": f"/{BARE}/", "FENCE": r"/([ \n]*```)?/", "WS": r"/[ \n]{1,20}/"}
-    for at, (name, parameters) in enumerate(spec["bare"]):
+    for at, (name, parameters, _) in enumerate(spec["functions"]):
         quoted = orjson.dumps(orjson.dumps(name).decode()).decode()
         rules[f"bare_{at}"] = f'{quoted} WS? "," WS? {key} WS? ":" WS? bare_arguments_{at} WS? "}}"'
-        rules[f"bare_arguments_{at}"] = f"%json {orjson.dumps(parameters).decode()}"
+        rules[f"bare_arguments_{at}"] = _json(parameters)
     return rules
 
 

@@ -83,17 +83,18 @@ def format_of(template: str | None) -> ToolFormat:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """One tool. `parameters` is a JSON schema."""
+    """One tool. `parameters` is a JSON schema; `strict`: all of it must be enforced, or the request is refused."""
 
     name: str
     parameters: Mapping[str, Any]
+    strict: bool = False
 
 
 def functions_of(tools: Sequence[Mapping[str, Any]]) -> tuple[Function, ...]:
     """The functions among a request's tools."""
     return tuple(
-        Function(tool["function"]["name"], tool["function"].get("parameters") or {"type": "object", "properties": {}})
-        for tool in tools
+        Function(said["name"], said.get("parameters") or {"type": "object", "properties": {}}, bool(said.get("strict")))
+        for said in (tool["function"] for tool in tools)
     )
 
 
@@ -129,7 +130,8 @@ def grammar(
         "required": choice != "auto",
         "parallel": parallel and name is None,
         "call": call,
-        "bare": [[function.name, function.parameters] for function in wanted] if form.bare else [],
+        "bare": form.bare,
+        "functions": [[function.name, function.parameters, function.strict] for function in wanted],
         "arguments": form.arguments,
         "otherwise": orjson.loads(otherwise.source) if otherwise else None,
     }

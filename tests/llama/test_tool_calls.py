@@ -146,9 +146,14 @@ async def test_a_schema_for_the_answer_beside_tools(qwen: LlamaBackend) -> None:
 
 
 async def test_what_cannot_be_enforced_names_the_tools(small: LlamaBackend) -> None:
-    wrong = {"type": "function", "function": {"name": "f", "parameters": {"type": "array", "uniqueItems": True}}}
-    with pytest.raises(InvalidRequest, match="uniqueItems") as caught:
-        await ask(small, asked("x", wrong))
+    function = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"not": {"type": "null"}}}}}
+    wrong = {"type": "function", "function": {**function, "strict": True}}
+    with pytest.raises(InvalidRequest, match=r"function 'f' cannot be enforced: .*not") as caught:
+        await ask(small, asked("x", STATUS, wrong))
+    assert "bare" not in caught.value.message, "nor what we made of it"
     assert caught.value.param == "tools"
+    # Not strict: what can be enforced is.
+    lenient = {"type": "function", "function": function}
+    assert (await ask(small, asked("x", lenient, choice="required", max_tokens=5))).reason()
     with pytest.raises(InvalidRequest, match="cannot be combined"):
         await ask(small, replace(asked("x", STATUS), grammar=Grammar("regex", "a", "grammar")))
