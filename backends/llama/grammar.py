@@ -162,7 +162,7 @@ def _source(grammar: Grammar, special: Callable[[str], bool]) -> str:
         raise _refused(grammar, _reason(str(error))) from None
 
 
-LENIENT = {"lenient": True, "coerce_one_of": True}
+LENIENT: Any = {"lenient": True, "coerce_one_of": True}
 """For functions that are not `strict`: tools of all sorts say more in their schemas than can be enforced."""
 
 
