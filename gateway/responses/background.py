@@ -16,7 +16,7 @@ from starlette.requests import Request as HTTPRequest
 
 from backends.errors import BackendError, DeadlineExceeded, EngineFailed, Overloaded, Unavailable
 from backends.types import Request
-from gateway.errors import InternalError
+from gateway.errors import InternalError, RefusedError
 from gateway.outcome import Outcome
 from gateway.responses.archive import TIDY_S, Archive
 from gateway.responses.draft import Draft
@@ -156,13 +156,21 @@ class Background:
             except BackendError as error:
                 draft.fail(error)
                 return draft.object(), {}
+            except Exception as error:  # noqa: BLE001 - a defect must still end it
+                # Frames only: an exception's text may quote what the user wrote.
+                frames = "".join(traceback.format_tb(error.__traceback__))
+                log.error("%s: %s in\n%s", parent.id, type(error).__name__, frames)
+                draft.fail(InternalError())
+                return draft.object(), {}
         raise AssertionError("the last try returns")
 
     async def _ask(self, job: Mapping[str, Any], draft: Draft, parent: Outcome) -> Mapping[str, Any]:
         """Fills the draft. Raises `BackendError`s."""
         assert self._lease is not None
         with self._lease() as generation:
-            inference = generation.inference
+            inference, keys = generation.inference, {key.name for key in generation.config.access}
+            if keys and parent.key not in keys:
+                raise RefusedError(401, "The API key that it came with is not valid any more.", code="invalid_api_key")
             with inference.children.outcome(parent) as outcome:
                 request = outcome.request = _request(job, outcome, inference.key_classes)
                 turn = Turn(inference.dispatcher, draft, generation.site.backends, None)
@@ -175,12 +183,6 @@ class Background:
                             pass
                 except TimeoutError:
                     raise DeadlineExceeded("The response took longer than its bound.") from None
-                except BackendError:
-                    raise
-                except Exception as error:  # noqa: BLE001 - a defect must still end it
-                    frames = "".join(traceback.format_tb(error.__traceback__))
-                    log.error("%s: %s in\n%s", outcome.id, type(error).__name__, frames)
-                    raise InternalError from None
                 return answered_by(outcome)
 
 

@@ -10,7 +10,6 @@ from gateway.schemas.generation import Generation
 from gateway.schemas.parse import FieldError, Many, Wire
 
 MOST_ITEMS = 10_000
-CALL = {"function_call", "function_call_output"}
 ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning", "item_reference")
 PART_TYPES = ("input_text", "output_text", "text", "refusal", "input_image", "input_audio", "input_file")
 FUNCTION_NAME = r"^[A-Za-z0-9_.-]{1,64}$"
@@ -141,13 +140,8 @@ class FunctionTool(Wire):
     strict: bool | None = None
 
 
-class AllowedTool(Wire):
-    type: Literal["function"]
-    name: str
-
-
 class NamedChoice(Wire):
-    """This function must be called."""
+    """This function must be called; or, among others, may be."""
 
     type: Literal["function"]
     name: str
@@ -158,7 +152,7 @@ class AllowedChoice(Wire):
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Many[AllowedTool] = Field(min_length=1)
+    tools: Many[NamedChoice] = Field(min_length=1)
 
 
 def _choice_tag(value: Any) -> str:

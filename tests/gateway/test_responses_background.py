@@ -11,11 +11,12 @@ import pytest
 from backends.errors import EngineFailed, Overloaded
 from backends.fake import FakeBackend, say
 from backends.types import Chunk, Usage
+from gateway.app import build_generation
 from gateway.responses.background import MOST_RUNS
 from gateway.responses.store import Store
 from gateway.schemas.response_objects import ResponseObject
 from tests.gateway.conftest import living
-from tests.gateway.test_responses_kept import sdk  # noqa: F401
+from tests.gateway.test_responses_kept import keys, sdk  # noqa: F401
 
 pytestmark = pytest.mark.anyio
 
@@ -203,3 +204,51 @@ async def test_what_cannot_be_kept_is_not_acknowledged(make_app, client_of, tmp_
         with pytest.raises(openai.InternalServerError) as caught:
             await client_of(app).responses.create(model="auto", input="Hi", background=True)
     assert caught.value.code == "store_unavailable"
+
+
+async def test_a_key_that_was_taken_back_gets_no_answer(make_app, client_of):
+    stuck = FakeBackend("m", lambda _: [60.0])
+    async with living(make_app(stuck, config=keys("ann", "bob"))) as app:
+        ann = client_of(app, "ann")
+        response = await ann.responses.create(model="m", input="Hi", background=True)
+        await until(ann, response.id, "in_progress")
+    backend = FakeBackend("m", say("Done"))
+    async with living(make_app(backend, config=keys("bob"))) as app:
+        async with asyncio.timeout(5):
+            while await app.shared.archive.open():
+                await asyncio.sleep(0.01)
+        failed = await app.shared.archive.get(response.id, "ann")
+    assert failed.body["error"]["code"] == "invalid_api_key"
+    assert backend.requests == []
+
+
+async def test_a_defect_ends_it_too(make_app, client_of):
+    backend = FakeBackend("m", lambda _: [ValueError("secret text")])
+    async with living(make_app(backend)) as app:
+        client = client_of(app)
+        response = await client.responses.create(model="m", input="Hi", background=True)
+        failed = await until(client, response.id, "failed")
+    assert failed.error.code == "internal_error"
+    assert "secret" not in failed.error.message
+
+
+async def test_a_reload_waits_for_what_runs(make_app, client_of, tmp_path):
+    """The old configuration's models stay until the response that began with them has ended."""
+    go = asyncio.Event()
+    old = FakeBackend("old", lambda _: [go, Chunk(0, "Done"), Chunk(0, finish_reason="stop"), Usage(1, 1)])
+    new = FakeBackend("new", say("New"))
+    async with living(make_app(old)) as app:
+        client = client_of(app)
+        response = await client.responses.create(model="old", input="Hi", background=True)
+        await until(client, response.id, "in_progress")
+        async with asyncio.timeout(5):
+            while not app.current.running:
+                await asyncio.sleep(0.01)
+        before = app.current
+        app._put_in_force(build_generation(before.config, app.shared, [new]), before.config)
+        assert before.running == 1
+        go.set()
+        assert (await until(client, response.id, "completed")).output_text == "Done"
+        async with asyncio.timeout(5):
+            while before.running:
+                await asyncio.sleep(0.01)

@@ -301,3 +301,34 @@ async def test_a_second_gateway_cannot_use_the_same_file(archive, tmp_path):
             await other.get("one", "")
     finally:
         other.close()
+
+
+ACME = (
+    '[[providers]]\nname = "acme"\nbase_url = "https://acme.example/v1"\ndata = { email = "redact" }\n'
+    '[[providers.models]]\nname = "large"\ncontext_length = 1000\ninput_price = 1\noutput_price = 2\n'
+)
+
+
+async def asked_after(make_app, exchange, first, config=ACME):
+    """What a provider is sent, and the answer, when it goes on from a conversation on the box."""
+    remote = Remote(script=say("from afar"))
+    app = make_app(FakeBackend("m", say("here")), config=config, remote=[remote.pair])
+    async with living(app):
+        one = exchange(app, {"model": "m", "input": first}, PATH)
+        await one.end()
+        two = exchange(app, {"model": "acme/large", "input": "And?", "previous_response_id": one.json["id"]}, PATH)
+        await two.end()
+    return remote.backend.requests, two
+
+
+async def test_what_was_said_before_is_redacted_as_what_is_said_now(make_app, exchange):
+    (request,), answer = await asked_after(make_app, exchange, "I am jo@example.org.")
+    assert answer.status == 200
+    assert [message["content"] for message in request.raw["messages"]] == ["I am [EMAIL_1].", "here", "And?"]
+
+
+async def test_a_conversation_too_long_to_be_searched_stays_here(make_app, exchange):
+    """A short request with a long history is as long as both."""
+    requests, answer = await asked_after(make_app, exchange, "long " * 250_000)
+    assert (answer.status, answer.json["error"]["code"]) == (400, "privacy_scan_failed")
+    assert requests == []
