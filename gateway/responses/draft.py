@@ -98,6 +98,22 @@ class Draft:
             events += self._grow(RefusalPart, said.refusal, ())
         return events + self._call(said)
 
+    def more(self, chunk: Chunk) -> tuple[str, int, int] | None:
+        """The hottest path: nothing but more text of the message that is open.
+
+        Returns:
+            What its one event holds besides the text: the item's id, its place, the event's number. None: it is more
+            than that; `feed` it.
+        """
+        item = self._open
+        if type(item) is not TextPart or self._wants_logprobs or not chunk.text or chunk.wire is not None:
+            return None
+        if chunk.reasoning or chunk.tools or chunk.finish_reason:
+            return None
+        item.add(chunk.text)
+        number, self._number = self._number, self._number + 1
+        return item.id, self._items.index(item), number
+
     def end(self, usage: Usage) -> list[Event]:
         """The answer is whole, or was cut off: its own finish reason tells. `last` is still to be said."""
         events = [event for place in sorted(self._waiting) for event in self._begin_call(place)]

@@ -33,9 +33,13 @@ class Growing:
     def begin(self, at: int) -> Told:
         return [("response.output_item.added", {"output_index": at, "item": self.object()})]
 
+    def add(self, text: str) -> None:
+        """More of it, which somebody else tells."""
+        self._texts.append(text)
+
     def grow(self, at: int, text: str, logprobs: Sequence[Mapping[str, Any]]) -> Told:
         """More of it."""
-        self._texts.append(text)
+        self.add(text)
         return [(f"response.{self.kind}.delta", {**self._where(at), "delta": text})]
 
     def close(self, at: int, status: str) -> Told:

@@ -48,6 +48,7 @@ class Turn:
         self._in_own_words = in_own_words
         self._framed = framed
         self._frames: list[bytes] = []
+        self._text_item, self._text_frame = "", b""
 
     def bound_s(self, request: Request) -> float:
         return self._dispatcher.bound_s(request)
@@ -63,7 +64,7 @@ class Turn:
                 if isinstance(event, Usage):
                     await self._end(event, outcome)
                 else:
-                    self._say(self._draft.feed(event), event.comment)
+                    self._piece(event)
                 yield event
 
     def _begin(self, outcome: Outcome) -> None:
@@ -71,6 +72,18 @@ class Turn:
         assert route is not None
         defaults = defaults_of(self._backends.get(route.model))
         self._say(self._draft.begin(route.model, defaults, enforced=route.location == "local"))
+
+    def _piece(self, chunk: Chunk) -> None:
+        more = None if chunk.comment else self._draft.more(chunk)
+        if more is None:
+            self._say(self._draft.feed(chunk), chunk.comment)
+        elif self._framed:
+            id_, place, number = more
+            if id_ != self._text_item:
+                self._text_item, self._text_frame = id_, _text_frame(id_, place)
+            self._frames.append(
+                b'%b%b,"sequence_number":%d}\n\n' % (self._text_frame, orjson.dumps(chunk.text), number)
+            )
 
     async def _end(self, usage: Usage, outcome: Outcome) -> None:
         self._say(self._draft.end(usage))
@@ -106,6 +119,13 @@ class Turn:
         self._draft.forgotten()
         self._say(self._draft.fail(self._in_own_words(error)))
         return self._taken()
+
+
+def _text_frame(item_id: str, place: int) -> bytes:
+    """Of a message's deltas, all that is the same in each, up to the text."""
+    kind = "response.output_text.delta"
+    fields = {"type": kind, "item_id": item_id, "output_index": place, "content_index": 0, "logprobs": []}
+    return named_event(kind.encode(), orjson.dumps(fields)[:-1] + b',"delta":').removesuffix(b"\n\n")
 
 
 def defaults_of(backend: Backend | None) -> Sampling:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,14 +15,17 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from backends.errors import EngineFailed, InvalidRequest
-from backends.types import Chunk, Sampling, ToolDelta, Usage
+from backends.types import Chunk, Request, Sampling, ToolDelta, Usage
+from gateway.outcome import Outcome
 from gateway.responses import asked
 from gateway.responses.draft import Draft, blank
 from gateway.responses.items import Placed, chat_of, items_of
+from gateway.responses.turn import Turn
 from gateway.schemas.chat import ChatRequest
 from gateway.schemas.parse import check
 from gateway.schemas.response_objects import ResponseObject
 from gateway.schemas.responses_api import ResponsesRequest
+from policies.base import Route
 
 EVENT = TypeAdapter(ResponseStreamEvent)
 TEXT = st.text(max_size=4)
@@ -96,6 +103,42 @@ def test_the_sdk_reads_every_event_and_comes_to_the_same_end(answer):
         for part in item.get("content") or ():
             part.pop("parsed", None)
     assert read == events[-1]["response"]["output"]
+
+
+@settings(deadline=None)
+@given(answers())
+def test_the_short_way_tells_the_same(answer):
+    """Deltas whose frame is built once are those that would be built anew."""
+    chunks, finish = answer
+
+    class Scripted:
+        def bound_s(self, request):
+            return 1.0
+
+        async def answer(self, request, outcome):
+            outcome.route = Route("local/m", "m", "local", 1, frozenset())
+            for chunk in (*chunks, Chunk(0, finish_reason=finish)):
+                yield chunk
+            yield Usage(1, 2)
+
+    async def framed():
+        turn = Turn(Scripted(), draft(), {}, None, framed=True)
+        frames = b""
+        async for event in turn.answer(Request("r", "m", "chat", stream=True), Outcome("r")):
+            frames += turn.closing(event) if isinstance(event, Usage) else turn.chunk(event)
+        return frames
+
+    def bare(events):
+        """Without the ids, which are new each time."""
+        known = {}
+        text = orjson.dumps(events).decode()
+        return re.sub(r"(msg|rs|fc)_[0-9a-f]{48}", lambda m: known.setdefault(m[0], f"{m[1]}{len(known)}"), text)
+
+    read = [orjson.loads(frame.partition(b"\ndata: ")[2]) for frame in asyncio.run(framed()).split(b"\n\n")[:-1]]
+    for event in (*read, *(events := told(*answer)[1])):
+        if response := event.get("response"):
+            response["completed_at"] = 0
+    assert orjson.loads(bare(read)) == orjson.loads(bare(events))
 
 
 @given(answers(), st.integers(0, 12))
