@@ -31,7 +31,7 @@ def refuse_unsupported(raw: Mapping[str, Any]) -> None:
         if raw.get(field) is not None and not (field == "conversation" and raw.get("previous_response_id")):
             raise _unsupported(field, f"`{field}` is not supported here")
     if raw.get("truncation") not in (None, "disabled"):
-        raise _unsupported("truncation", "only `disabled` is: nothing is ever cut off silently")
+        raise _unsupported("truncation", "only `disabled` is supported, since nothing is ever cut off silently")
     for at, tool in enumerate(_list(raw.get("tools"))):
         kind = tool.get("type") if isinstance(tool, dict) else None
         if isinstance(kind, str) and kind != "function":

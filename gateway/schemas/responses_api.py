@@ -195,7 +195,7 @@ class TextSettings(Wire):
 class Reasoning(Wire):
     """How long a model that can think should."""
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    effort: str | None = Field(default=None, pattern=r"^[a-z]{1,20}$", description="`none`, `low`, `high`, …")
     summary: Literal["auto", "concise", "detailed"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
 
