@@ -139,6 +139,7 @@ class Gateway:
         """What holds at once, for requests under way as well."""
         self.shared.boundary.shut(config.routing.offline)
         self.shared.archive.keep_days = config.responses.keep_days
+        self.shared.archive.max_bytes = config.responses.max_mb << 20
         self.shared.pool.memory.limit = config.limits.memory_mb * (1 << 20) if config.limits.memory_mb else None
 
     def _as_it_runs(self, config: Config) -> Config:

@@ -52,7 +52,7 @@ def build_shared(config: Config, site: Callable[[], Site]) -> Shared:
         return (*books.estimates.figures(), *_own_figures(audit, books, site()))
 
     metrics = Metrics(lambda: site().states(), figures)
-    archive = Archive(config.home / "responses.db", config.responses.keep_days)
+    archive = Archive(config.home / "responses.db", config.responses.keep_days, config.responses.max_mb << 20)
     return Shared(metrics, audit, books, Boundary(audit), archive, Background(archive))
 
 

@@ -19,6 +19,8 @@ from gateway.responses.store import Kept, MissingError, Store
 MOST_RESPONSES: Final = 2_000
 """Of one conversation."""
 TIDY_S: Final = 3600.0
+AT_ONCE: Final = 20
+"""Removed before their time: few, so that no more are than must be."""
 DAY_S: Final = 86_400.0
 RETRY_S: Final = 5.0
 
@@ -36,10 +38,14 @@ class Archive:
 
     Attributes:
         keep_days: older ones are removed, once no younger one goes on from them.
+        max_bytes: over it, younger ones are as well, the oldest first.
     """
 
-    def __init__(self, path: Path, keep_days: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, keep_days: int, max_bytes: int = 1 << 30, clock: Callable[[], float] = time.time
+    ) -> None:
         self.keep_days = keep_days
+        self.max_bytes = max_bytes
         self._path = path
         self._clock = clock
         self._thread: ThreadPoolExecutor | None = None
@@ -124,8 +130,13 @@ class Archive:
             raise Unavailable(message, code="store_unavailable", retry_after=RETRY_S) from None
 
     def _tidy(self, store: Store) -> None:
-        due = time.monotonic() - self._tidied >= TIDY_S
-        if due and not store.remove_before(self._clock() - self.keep_days * DAY_S):
+        """A little of it with each call, until it is done for the next hour."""
+        if time.monotonic() - self._tidied < TIDY_S:
+            return
+        removed = store.remove_before(self._clock() - self.keep_days * DAY_S)
+        if not removed and store.size > self.max_bytes:
+            removed = store.remove_before(self._clock(), AT_ONCE)
+        if not removed:
             self._tidied = time.monotonic()
 
     def _shut(self) -> None:

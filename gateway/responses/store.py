@@ -213,15 +213,28 @@ class Store:
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return True
 
-    def remove_before(self, unix: float) -> int:
-        """Removes some that are older and that no younger one went on from. Returns how many."""
+    @property
+    def size(self) -> int:
+        """Bytes in use: what was removed is used again."""
+        pages, free, each = (
+            int(self._db.execute(f"PRAGMA {name}").fetchall()[0][0])  # type: ignore[arg-type]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * each
+
+    def remove_before(self, unix: float, most: int = REMOVED_AT_ONCE) -> int:
+        """Removes the oldest of those from before that no younger one went on from, `most` at once. Returns how many.
+
+        Those that have not ended stay.
+        """
         with self._db:
             old = [
                 row[0]
                 for row in self._db.execute(
                     "SELECT id FROM responses r WHERE created < ? AND status NOT IN ('queued', 'in_progress') "
-                    "AND NOT EXISTS (SELECT 1 FROM responses n WHERE n.previous = r.id) LIMIT ?",
-                    (unix, REMOVED_AT_ONCE),
+                    "AND NOT EXISTS (SELECT 1 FROM responses n WHERE n.previous = r.id) "
+                    "ORDER BY created LIMIT ?",
+                    (unix, most),
                 )
             ]
             self._db.executemany("DELETE FROM responses WHERE id = ?", [(id_,) for id_ in old])

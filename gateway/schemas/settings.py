@@ -192,6 +192,9 @@ class ResponseSettings(Table):
     keep_days: int = Field(
         default=30, ge=1, description="Older responses are removed, unless a younger one goes on from them."
     )
+    max_mb: Count = Field(
+        default=1024, description="Size (MiB) over which the oldest are removed before their time, once an hour."
+    )
 
 
 class LoggingSettings(Table):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from dataclasses import replace
 
 import openai
 import pytest
@@ -257,7 +258,7 @@ async def test_what_cannot_be_read_is_no_404(make_app, sdk, tmp_path):
 def archive(tmp_path):
     """With a clock that is set by hand."""
     clock = [1_000_000.0]
-    found = Archive(tmp_path / "responses.db", 30, lambda: clock[0])
+    found = Archive(tmp_path / "responses.db", 30, clock=lambda: clock[0])
     yield found, clock
     found.close()
 
@@ -275,7 +276,7 @@ async def test_old_responses_are_removed_unless_a_younger_one_goes_on_from_them(
     await made.add(kept("tip", 900_000.0, "middle"))
     made.close()
     clock[0] = 31 * 86_400.0
-    again = Archive(tmp_path / "responses.db", 30, lambda: clock[0])
+    again = Archive(tmp_path / "responses.db", 30, clock=lambda: clock[0])
     try:
         assert [one.id for one in await again.chain("tip", "")] == ["root", "middle", "tip"]
         assert await again.item("in_old", "") is None
@@ -283,13 +284,31 @@ async def test_old_responses_are_removed_unless_a_younger_one_goes_on_from_them(
     finally:
         again.close()
     clock[0] = 62 * 86_400.0
-    last = Archive(tmp_path / "responses.db", 30, lambda: clock[0])
+    last = Archive(tmp_path / "responses.db", 30, clock=lambda: clock[0])
     try:
         for id_ in ("tip", "middle", "root"):
             with pytest.raises(Exception, match=f"no response '{id_}'"):
                 await last.get(id_, "")
     finally:
         last.close()
+
+
+async def test_too_large_a_file_loses_its_oldest(archive, tmp_path):
+    made, clock = archive
+    for number in range(60):
+        one = kept(f"r{number}", float(number))
+        await made.add(replace(one, input=[{"type": "message", "id": f"i{number}", "content": "x" * 20_000}]))
+    made.close()
+    clock[0] = 1000.0
+    again = Archive(tmp_path / "responses.db", 30, 600_000, lambda: clock[0])
+    try:
+        for _ in range(5):
+            newest = await again.get("r59", "")
+        assert newest.id == "r59"
+        assert await again.item("i39", "") is None
+        assert await again.item("i40", "") is not None
+    finally:
+        again.close()
 
 
 async def test_a_second_gateway_cannot_use_the_same_file(archive, tmp_path):
