@@ -164,7 +164,7 @@ PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/pn
         ({"model": "nobody"}, anthropic.NotFoundError),
         ({"messages": [{"role": "user", "content": [PICTURE]}]}, anthropic.BadRequestError),
         ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "other"}}, anthropic.BadRequestError),
-        ({"tools": [{**WEATHER, "input_schema": {"not": {}}}]}, anthropic.BadRequestError),
+        ({"tools": [{**WEATHER, "input_schema": {"type": "objct"}}]}, anthropic.BadRequestError),
         ({"messages": [{"role": "user", "content": "word " * 20_000}]}, anthropic.BadRequestError),
     ],
     ids=["model", "picture", "tool", "schema", "length"],
