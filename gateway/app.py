@@ -43,11 +43,11 @@ from gateway.routes.docs import described, docs_page, openapi_endpoint
 from gateway.routes.embeddings import embeddings_endpoint
 from gateway.routes.explain import explain_endpoint
 from gateway.routes.inference import Inference
+from gateway.routes.kept_responses import cancel_endpoint, delete_endpoint, items_endpoint, read_endpoint
 from gateway.routes.messages import count_endpoint, messages_endpoint
 from gateway.routes.models import get_endpoint, list_endpoint
 from gateway.routes.moderations import moderations_endpoint
 from gateway.routes.rerank import rerank_endpoint
-from gateway.routes.kept_responses import cancel_endpoint, delete_endpoint, items_endpoint, read_endpoint
 from gateway.routes.responses import create_endpoint
 from gateway.routes.site import healthz, metrics_endpoint, readyz_endpoint, status_endpoint
 from gateway.shared import Shared, build_shared
