@@ -113,6 +113,8 @@ class Request:
         grammar: what the completion must be; None: anything.
         tools: functions that may be called, as OpenAI's chat has them; `parallel_tools`: several at once.
         continuation: that text: the completion goes on from it, and does not repeat it.
+        trusted: texts that the gateway wrote itself; a part of a message that is exactly one of them is neither judged
+            nor searched for names. No client can set it.
     """
 
     id: str
@@ -137,6 +139,7 @@ class Request:
     tools: tuple[Mapping[str, Any], ...] = ()
     tool_choice: ToolChoice = "auto"
     parallel_tools: bool = True
+    trusted: frozenset[str] = frozenset()
 
     @property
     def choices(self) -> int:
