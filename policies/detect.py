@@ -36,11 +36,11 @@ NAME = "\0"
 
 STRUCTURAL = frozenset({NAME, "role", "type", "model", "object", "format", "detail", "tool_choice", "reasoning_effort"})
 LARGE = 1024
-SHORT = 40
+LONGEST_CLEAN = 8192
 CUT_ESCAPE = 12
 """More characters than two halves of a character take as escapes (`\\ud83d\\udd1`), the second cut off."""
 
-MOST_CLEAN = 1024
+MOST_CLEAN = 256
 
 _NUMBERS = frozenset({"payment_card", "iban", "national_id", "phone"})
 _DIGIT = re.compile("[0-9]")
@@ -63,6 +63,36 @@ class Said(NamedTuple):
 
     text: str
     key: str = ""
+
+
+class Clean:
+    """Strings in which nothing was found of late. A conversation brings all that was said before with every turn, and
+    a kiosk the same system prompt all day: what was clean is not searched again.
+
+    Two sets in turns: as cheap as one, and what was not seen for a while is forgotten. Threads may share it.
+    """
+
+    __slots__ = ("_before", "_now")
+
+    def __init__(self) -> None:
+        self._now: set[Said] = set()
+        self._before: set[Said] = set()
+
+    def __contains__(self, said: Said) -> bool:
+        if said in self._now:
+            return True
+        if said not in self._before:
+            return False
+        self.add(said)
+        return True
+
+    def add(self, said: Said) -> None:
+        """It was searched, and nothing found."""
+        if len(said.text) > LONGEST_CLEAN:
+            return
+        if len(self._now) >= MOST_CLEAN:
+            self._before, self._now = self._now, set()
+        self._now.add(said)
 
 
 class Detector:
@@ -91,8 +121,7 @@ class Detector:
         ranked += tuple(name for name in given if name not in ranked)
         self._rank = {name: rank for rank, name in enumerate(ranked)}
         self.findable = frozenset(ranked)
-        # The words of the wire itself come with every request: what was found clean once is not searched again.
-        self._clean: set[Said] = set()
+        self._clean = Clean()
         self._given: tuple[Given, ...] = ()
 
     def also(self, cls: str, values: Iterable[str]) -> Detector:
@@ -103,7 +132,7 @@ class Detector:
         other = Detector.__new__(Detector)
         other._custom, other._rank, other.findable = self._custom, self._rank, self.findable
         other._given = (*self._given, Given.of(cls, values))
-        other._clean = set()  # what is clean for this one may hold one of them
+        other._clean = Clean()  # what is clean for this one may hold one of them
         return other
 
     def find(self, text: str, classes: Iterable[str] | None = None, key: str = "") -> list[Finding]:
@@ -133,9 +162,7 @@ class Detector:
                 spans += self._spans(inner.text, inner.key, wanted)
             if spans:
                 found.update(span[0] for span in spans)
-            elif wanted != self.findable:
-                continue
-            elif said.key in STRUCTURAL and len(said.text) <= SHORT and len(self._clean) < MOST_CLEAN:
+            elif wanted == self.findable:
                 self._clean.add(said)
         return frozenset(found) & {*wanted, MEDIA}
 

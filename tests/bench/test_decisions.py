@@ -69,7 +69,7 @@ def test_the_sites_decide_and_are_timed() -> None:
 def test_a_search_is_of_the_whole_body() -> None:
     detector = detector_of(configured(""))
     assert detector.classes(body("write to bob.smith@example.org")) == {"email"}
-    assert len(scans(detector, "prose", 10, random.Random(RNG_SEED))) == 9
+    assert len(scans("prose", 10, random.Random(RNG_SEED))) == 9
 
 
 def test_the_tables_say_what_was_measured() -> None:

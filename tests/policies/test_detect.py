@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.detect import MEDIA, Detector
+from policies.detect import LONGEST_CLEAN, MEDIA, MOST_CLEAN, Clean, Detector, Said
 from tests.policies import planted
 
 DETECTOR = Detector()
@@ -407,3 +407,26 @@ def test_a_name_over_many_values_is_looked_at_once():
 def test_what_is_no_json_is_not_taken_for_clean():
     with pytest.raises(TypeError):
         Detector().classes({"a": MappingProxyType({"b": "bob@example.org"})})
+
+
+def test_what_was_clean_is_not_searched_again_until_it_is_forgotten():
+    clean, said = Clean(), Said("The pump hums.")
+    assert said not in clean
+    clean.add(said)
+    assert said in clean
+    assert Said("The pump hums.", "password") not in clean, "under another key it may be a secret"
+    for number in range(MOST_CLEAN):
+        clean.add(Said(f"text {number}"))
+    assert said in clean, "seen again, it stays"
+    for number in range(3 * MOST_CLEAN):
+        clean.add(Said(f"other {number}"))
+    assert said not in clean
+    clean.add(Said("x" * (LONGEST_CLEAN + 1)))
+    assert Said("x" * (LONGEST_CLEAN + 1)) not in clean
+
+
+def test_a_text_in_which_something_was_found_is_found_again():
+    detector, raw = Detector(), {"messages": [{"role": "user", "content": "write to bob@example.org"}]}
+    assert detector.classes(raw) == detector.classes(raw) == {"email"}
+    clean = {"messages": [{"role": "user", "content": "The pump hums."}]}
+    assert detector.classes(clean) == detector.classes(clean) == frozenset()
