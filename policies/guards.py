@@ -9,7 +9,10 @@ from typing import Protocol
 from backends.errors import BackendError, InvalidRequest, Unavailable
 from backends.types import GENERATES, Request
 from policies.base import Drop, Route, Snapshot, Verdict
-from policies.signals import JUDGED
+from policies.signals import JUDGED, TOO_LONG
+
+RETRIEVED_ABOVE = 0.95
+"""Of retrieved text, which is judged sentence by sentence: of so many one is soon mistaken for an attack."""
 
 
 class GuardSettings(Protocol):
@@ -29,6 +32,8 @@ class GuardSettings(Protocol):
     def on_timeout(self) -> str: ...
     @property
     def retrieved(self) -> bool: ...
+    @property
+    def retrieved_above(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class Guard:
     Attributes:
         reads: the signal's name in a snapshot.
         hold: it holds while the signal is not known.
+        retrieved_above: as `above`, of retrieved text.
     """
 
     signal: str
@@ -47,13 +53,24 @@ class Guard:
     locality: str | None
     routes: tuple[str, ...]
     hold: bool
+    retrieved_above: float = RETRIEVED_ABOVE
 
     def said(self, snapshot: Snapshot) -> str:
         """Why it holds, in a few words; empty: it does not."""
         if self.reads in snapshot.late_signals:
             return f"{self.signal} not known in time" if self.hold else ""
-        value = snapshot.signals.get(self.reads, 0.0)
-        return f"{self.signal} {value:.2f}" if isinstance(value, float) and value > self.above else ""
+        for name, bound in self._bounds(snapshot):
+            value = snapshot.signals.get(name, 0.0)
+            if isinstance(value, float) and value > bound:
+                return f"{self.signal} {value:.2f}"
+        return ""
+
+    def _bounds(self, snapshot: Snapshot) -> tuple[tuple[str, float], ...]:
+        """What is compared with what."""
+        user, retrieved = f"{self.signal}_user", f"{self.signal}_retrieved"
+        if self.reads in JUDGED and {user, retrieved} <= snapshot.signals.keys():
+            return (user, self.above), (retrieved, self.retrieved_above)
+        return ((self.reads, self.above),)
 
     def choose(self, routes: tuple[Route, ...]) -> tuple[Route, ...]:
         """The routes that it keeps, in its order."""
@@ -64,8 +81,8 @@ class Guard:
         by_name = {route.name: route for route in routes}
         return tuple(by_name[name] for name in self.routes if name in by_name)
 
-    def refusal(self, request: Request, *, late: bool) -> BackendError:
-        """What the client is told if no route is left."""
+    def refusal(self, request: Request, *, late: bool, too_long: bool = False) -> BackendError:
+        """What the client is told if no route is left. `late`: the signal is not known; `too_long`: nor will it be."""
         if self.action == "route":
             return InvalidRequest(
                 f"The site lets only some routes answer this request (guard: {self.signal}), and none of these serves "
@@ -78,6 +95,11 @@ class Guard:
                 f"The site judges what it answers ({self.signal}), and token ids cannot be judged. Send the text.",
                 code="not_judged",
                 param="prompt",
+            )
+        if late and too_long:
+            return InvalidRequest(
+                f"The site judges what it answers ({self.signal}), and this text is too long to be judged. Send less.",
+                code="not_judged",
             )
         if late:
             return Unavailable(
@@ -113,7 +135,8 @@ class Guards:
             reasons.append(f"guard: {said}")
             chosen = guard.choose(kept)
             if chosen != kept:
-                error = guard.refusal(request, late=guard.reads in snapshot.late_signals)
+                late = snapshot.late_signals
+                error = guard.refusal(request, late=guard.reads in late, too_long=TOO_LONG in late)
                 drops += tuple(Drop(route, "guards", said, error) for route in kept if route not in chosen)
                 kept = chosen
         return Verdict(kept, drops, "; ".join(dict.fromkeys(reasons)))
@@ -134,4 +157,5 @@ def _guard(settings: GuardSettings) -> Guard:
         settings.locality,
         tuple(settings.routes),
         settings.on_timeout == "hold",
+        max(settings.above, RETRIEVED_ABOVE) if settings.retrieved_above is None else settings.retrieved_above,
     )

@@ -20,6 +20,12 @@ WINDOW, OVERLAP, MOST_TOKENS = 480, 64, 96
 """Of what a model sees at once: characters, those of them that the next window sees too, and tokens, estimated so that
 English has two thirds more than that before it is too long for any model here."""
 
+MOST_JUDGED, MOST_PIECES = 1024 * 1024, 2048
+"""Characters, and pieces, of a request that are judged: more would keep a model busy for minutes."""
+
+TOO_LONG = "too_long"
+"""Among the names of what is not known: for there is more than is ever judged, so that asking again is no use."""
+
 MOST_READ = 4000
 """Characters of a text that are looked at to tell its language and difficulty: no more than a page says."""
 
@@ -33,8 +39,9 @@ _ITEMS = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+\S", re.MULTILINE)
 
 
 class Texts(NamedTuple):
-    """What a request says: its user's words, and what came from elsewhere (tools' results, retrieved documents). The
-    system's and the model's own words are not judged. `opaque`: there is more, as token ids, which nobody can read."""
+    """What a request says: its user's and its developer's words, and what came from elsewhere (tools' results,
+    retrieved documents). System messages and the model's own words are not judged, nor what the gateway wrote itself.
+    `opaque`: there is more, as token ids, which nobody can read."""
 
     user: tuple[str, ...] = ()
     retrieved: tuple[str, ...] = ()
@@ -52,9 +59,10 @@ def texts_of(request: Request) -> Texts:
     retrieved: list[str] = []
     for message in request.raw.get("messages") or request.messages:
         role = message.get("role") if isinstance(message, Mapping) else None
-        if role in ("user", "tool", "function"):
+        if role in ("user", "developer", "tool", "function"):
             for text, marked in _parts(message.get("content")):
-                (user if role == "user" and not marked else retrieved).append(text)
+                if text not in request.trusted:
+                    (user if role in ("user", "developer") and not marked else retrieved).append(text)
     return Texts(tuple(user), tuple(retrieved))
 
 
@@ -73,36 +81,61 @@ def sentences(text: str) -> Iterator[str]:
     An attack inside a document is lost among what stands around it: judged in windows 18% of such were found, sentence
     by sentence 94% (bench/RESULTS.md, the injection guard).
     """
-    held = ""
-    for piece in _END.split(text):
-        if held and len(piece.split()) > 2:
-            yield held
-            held = piece
-        else:
-            held = f"{held} {piece}".strip()
+    held: list[str] = []
+    length = 0
+    for piece in _ends(text):
+        # More short lines than a window takes are cut as any other text: no step takes long.
+        if held and (length > WINDOW or len(piece.split(None, 2)) > 2):
+            yield " ".join(held)
+            held, length = [], 0
+        if piece:
+            held.append(piece)
+            length += len(piece) + 1
     if held:
-        yield held
+        yield " ".join(held)
+
+
+def _ends(text: str) -> Iterator[str]:
+    at = 0
+    for end in _END.finditer(text):
+        yield text[at : end.start()].strip()
+        at = end.end()
+    yield text[at:].strip()
+
+
+class _Token(NamedTuple):
+    """`cost`: in a model's tokens, estimated."""
+
+    start: int
+    end: int
+    cost: int
 
 
 def windows(text: str) -> Iterator[str]:
     """A text in pieces that a small model can take, each place of it in one."""
-    tokens = [
-        (match.start(), match.end(), 1 + (match.end() - match.start() - 1) // 6) for match in _TOKEN.finditer(text)
-    ]
-    first = 0
-    while first < len(tokens):
-        start, after, used = tokens[first][0], first, 0
-        while after < len(tokens) and used + tokens[after][2] <= MOST_TOKENS and tokens[after][1] - start <= WINDOW:
-            used += tokens[after][2]
-            after += 1
-        end = tokens[after - 1][1]
-        yield text[start:end]
-        if after == len(tokens):
-            return
-        back = after
-        while back - 1 > first and end - tokens[back - 1][0] <= OVERLAP and after - back < MOST_TOKENS // 4:
-            back -= 1
-        first = back
+    held: list[_Token] = []
+    for match in _TOKEN.finditer(text):
+        token = _Token(match.start(), match.end(), 1 + (match.end() - match.start() - 1) // 6)
+        if held and not _fits(held, token):
+            yield text[held[0].start : held[-1].end]
+            held = _overlap(held)
+            while held and not _fits(held, token):
+                del held[0]
+        held.append(token)
+    if held:
+        yield text[held[0].start : held[-1].end]
+
+
+def _fits(held: Sequence[_Token], token: _Token) -> bool:
+    return token.end - held[0].start <= WINDOW and sum([one.cost for one in held]) + token.cost <= MOST_TOKENS
+
+
+def _overlap(held: list[_Token]) -> list[_Token]:
+    """Its last words, which the next window sees too; never all of them."""
+    back, end = len(held), held[-1].end
+    while back > 1 and end - held[back - 1].start <= OVERLAP and len(held) - back < MOST_TOKENS // 4:
+        back -= 1
+    return held[back:]
 
 
 def language(text: str) -> tuple[str, float]:

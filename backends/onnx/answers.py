@@ -94,12 +94,10 @@ def labelled(values: Floats, manifest: Manifest) -> dict[str, Any]:
     return {"probabilities": dict(zip(manifest.labels, row, strict=True))}
 
 
-def highest(parts: list[dict[str, Any]], exclusive: bool) -> dict[str, Any]:
-    """One judgement of a text that was judged in pieces: of labels that stand alone each one's highest probability; of
-    labels that exclude each other the mean."""
+def highest(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One judgement of a text that was judged in pieces: each label's highest probability. So of labels that exclude
+    each other the sum may be more than 1: one bad piece is not made good by the others."""
     if len(parts) == 1:
         return parts[0]
     of = [part["probabilities"] for part in parts]
-    if exclusive:
-        return {"probabilities": {label: sum(p[label] for p in of) / len(of) for label in of[0]}}
     return {"probabilities": {label: max(p[label] for p in of) for label in of[0]}}

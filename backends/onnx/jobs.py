@@ -9,6 +9,7 @@ from typing import Any
 from backends.errors import BackendError, InvalidRequest
 from backends.onnx import answers, pictures, spans, tokens
 from backends.onnx.batching import Row
+from backends.onnx.protocol import check_features
 from backends.onnx.sessions import Model
 from backends.onnx.tokens import Tokens
 from backends.types import Features, Image, Prompt
@@ -74,7 +75,7 @@ class Job:
         if manifest.task == "rerank":
             return {"score": max(float(part[0]) for part in parts)}
         if manifest.task == "classify":
-            return answers.highest([answers.labelled(part, manifest) for part in parts], manifest.exclusive)
+            return answers.highest([answers.labelled(part, manifest) for part in parts])
         text, seen = self.texts[prompt], self.pieces[prompt]
         if self.options.get("tokens"):
             rows = [part.tolist() for part in parts]
@@ -98,7 +99,7 @@ def prepare(
     job = Job(message["id"], message["folder"], model, message["options"])
     if model.manifest.task == "embed":
         answers.check_dimensions(model.manifest, job.options)
-    reading = _Reading(job, message["kind"])
+    reading = _Reading(job, message["kind"], many=len(prompts) > 1)
     for at in range(0, len(prompts), TOGETHER):
         if not wanted():
             return None
@@ -109,12 +110,14 @@ def prepare(
 class _Reading:
     """Makes a job's inputs from its prompts."""
 
-    def __init__(self, job: Job, kind: str) -> None:
+    def __init__(self, job: Job, kind: str, *, many: bool) -> None:
         self._job = job
         self._kind = kind
         self._manifest = job.model.manifest
         self._param = "documents" if kind == "rerank" else "input"
         self._places = self._manifest.task == "find"
+        self._many = many
+        self._allowance = pictures.Allowance()
         self._query = self._find_query()
         below = job.model.reads.manifest
         self._prefix = below.query_prefix if job.options.get("input_type") == "query" else below.document_prefix
@@ -203,12 +206,20 @@ class _Reading:
         )
 
     def _numbers(self, prompt: Image | Features) -> Any:
+        place = f"input[{len(self._job.pieces)}]" if self._many else "input"
+        if isinstance(prompt, Features):
+            return self._vector(prompt, f"{place}.features")
+        if self._manifest.image is None or self._manifest.input != "image":
+            raise self._wrong("pictures")
+        try:
+            return pictures.tensor(prompt.data, self._manifest.image, self._allowance)
+        except InvalidRequest as error:
+            error.param = place
+            raise
+
+    def _vector(self, prompt: Features, place: str) -> Any:
         import numpy as np
 
-        if isinstance(prompt, Image):
-            if self._manifest.image is None or self._manifest.input != "image":
-                raise self._wrong("pictures")
-            return pictures.tensor(prompt.data, self._manifest.image)
         if self._manifest.input not in ("features", "embedding"):
             raise self._wrong("feature vectors")
         below = self._job.model.base
@@ -216,13 +227,11 @@ class _Reading:
         if wide and len(prompt.values) != wide:
             raise InvalidRequest(
                 f"{self._manifest.name} takes {wide} features; input {len(self._job.pieces)} has {len(prompt.values)}.",
-                param="input",
+                param=place,
                 code="invalid_features",
             )
-        vector = np.asarray(prompt.values, np.float32)
-        if not np.isfinite(vector).all():
-            raise InvalidRequest("A feature is not a finite number.", param="input", code="invalid_features")
-        return vector
+        check_features(prompt.values, place)
+        return np.asarray(prompt.values, np.float32)
 
     def _wrong(self, what: str) -> InvalidRequest:
         takes = {"text": "text", "image": "pictures", "features": "feature vectors", "embedding": "text"}

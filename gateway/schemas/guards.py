@@ -15,7 +15,10 @@ class SignalSettings(Table):
     """What rules and guards may ask of a request's text. Only what one of them reads is looked for."""
 
     timeout_ms: Positive = Field(
-        default=50.0, description="Longest wait for them; after it, `on_timeout` of those who read them decides."
+        default=100.0, description="Longest wait for them; after it, `on_timeout` of those who read them decides."
+    )
+    piece_ms: Annotated[float, Field(ge=0)] = Field(
+        default=10.0, description="Added to that wait for each piece of text that is judged."
     )
     injection: str = Field(
         default="injection-guard", min_length=1, max_length=100, description="The small model that gives `injection`."
@@ -44,6 +47,9 @@ class GuardSettings(Table):
     )
     retrieved: bool = Field(
         default=True, description="Whether tools' results and retrieved parts are judged as well as the user's words."
+    )
+    retrieved_above: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="In place of `above`, for these; left out: 0.95, or `above` if that is more."
     )
 
     @model_validator(mode="after")

@@ -19,6 +19,9 @@ from gateway.providers import remote_routes
 from gateway.record import read_facts
 from gateway.replay import Replay
 from gateway.signals import Signals
+from policies.base import Snapshot
+from policies.guards import Guards
+from policies.signals import TOO_LONG
 from tests.gateway.conftest import living
 from tests.gateway.test_routing import FakeRemote
 from tests.onnx.conftest import folder, running  # noqa: F401 - fixtures
@@ -67,7 +70,7 @@ class Small:
     def result(self, model: str, text: str) -> Result:
         if model == "toxic-bilstm":
             return {"probabilities": {"insult": 0.75 if "idiot" in text else 0.1, "threat": 0.2}}
-        return {"probabilities": {"benign": 0.9, "injection": 0.95 if "Ignore" in text else 0.05}}
+        return {"probabilities": {"benign": 0.9, "injection": 0.97 if "Ignore" in text else 0.05}}
 
 
 @pytest.fixture
@@ -120,17 +123,17 @@ async def test_what_is_judged_an_injection_is_blocked_with_its_category(site, ex
     assert (begun.status, error["code"], error["category"]) == (400, "content_blocked", "injection")
     assert app.current.site.backends["acme/large"].requests == app.current.site.backends["m"].requests == []
     assert plan["refused"]["code"] == "content_blocked"
-    assert plan["signals"] == {"injection": 0.95, **sides(content, more)}
+    assert plan["signals"] == {"injection": 0.97, **sides(content, more)}
     (row,) = rows(app)
     assert row.error == "content_blocked"
-    assert ("acme/large", "guards", "injection 0.95") in row.drops
-    assert read_facts(row.facts).snapshot.signals["injection"] == 0.95
+    assert ("acme/large", "guards", "injection 0.97") in row.drops
+    assert read_facts(row.facts).snapshot.signals["injection"] == 0.97
     assert b"Ignore" not in row.facts
 
 
 def sides(content, more):
-    user = 0.95 if isinstance(content, str) and BAD in content else 0.05
-    retrieved = 0.95 if more or isinstance(content, list) else 0.0
+    user = 0.97 if isinstance(content, str) and BAD in content else 0.05
+    retrieved = 0.97 if more or isinstance(content, list) else 0.0
     return {"injection_user": user, "injection_retrieved": retrieved}
 
 
@@ -239,6 +242,80 @@ async def test_a_piece_is_judged_once():
     told = await signals.of(Request("r", "m", "chat", raw=longer), large=True)
     assert small.seen == [("g", "one"), ("g", "two")]
     assert told.values == {"injection": 0.05, "injection_user": 0.05, "injection_retrieved": 0.0}
+
+
+async def test_a_text_that_is_too_long_is_refused_for_good(site, exchange):
+    app = site(Small(), SITE + BLOCK)
+    async with living(app):
+        long = await ask(app, exchange, "w " * 600_000)
+        many = await ask(app, exchange, more=[{**TOOL[0]}, {**TOOL[1], "content": "It runs now.\n" * 3000}])
+    for begun in (long, many):
+        assert (begun.status, begun.json["error"]["code"]) == (400, "not_judged")
+        assert "too long" in begun.json["error"]["message"]
+    assert TOO_LONG in read_facts(rows(app)[0].facts).snapshot.late_signals
+
+
+async def test_retrieved_text_needs_more_to_be_held_back(site, exchange):
+    class Doubtful(Small):
+        def result(self, model, text):
+            return {"probabilities": {"injection": 0.9}}
+
+    app = site(Doubtful(), SITE + BLOCK + "retrieved_above = 0.92\n")
+    async with living(app):
+        signals = app.current.inference.dispatcher.planner._signals
+        request = Request("r", "m", "chat", raw={"messages": TOOL})
+        told = await signals.of(request)
+        blocked = await ask(app, exchange)
+    assert told.values["injection_retrieved"] == 0.9
+    assert blocked.json["error"]["code"] == "content_blocked"
+    guards = next(p for p in app.current.inference.dispatcher.planner._policies if isinstance(p, Guards))
+    assert guards(request, (), Snapshot(signals=told.values)).reason == ""
+
+
+async def test_every_piece_brings_time_of_its_own():
+    small = Small()
+
+    async def run(model, request):
+        await asyncio.sleep(0.1)
+        return await small.run(model, request)
+
+    request = Request("r", "m", "chat", raw={"messages": [{"role": "user", "content": "Why?"}]})
+    hurried = Signals({"injection"}, {"injection": "g"}, run, 0.01)
+    patient = Signals({"injection"}, {"injection": "g"}, run, 0.01, 60.0)
+    assert "injection" in (await hurried.of(request)).late
+    assert (await patient.of(request)).late == frozenset()
+
+
+async def test_a_retry_finds_what_was_judged_meanwhile():
+    gate = asyncio.Event()
+    small = Small()
+
+    async def run(model, request):
+        await gate.wait()
+        return await small.run(model, request)
+
+    signals = Signals({"injection"}, {"injection": "g"}, run, 0.01)
+    request = Request("r", "m", "chat", raw={"messages": [{"role": "user", "content": BAD}]})
+    assert "injection" in (await signals.of(request)).late
+    gate.set()
+    while not signals._told["injection"]._known:
+        await asyncio.sleep(0)
+    again = await signals.of(request)
+    assert again.values["injection"] == 0.97
+    assert len(small.seen) == 1
+
+
+async def test_what_the_gateway_wrote_is_not_judged_and_nobody_else_can_say_so(site, exchange):
+    small = Small()
+    signals = Signals({"injection"}, {"injection": "g"}, small.run, 1.0)
+    raw = {"messages": [{"role": "user", "content": BAD}, {"role": "user", "content": "mine"}], "trusted": ["mine"]}
+    told = await signals.of(Request("r", "m", "chat", raw=raw, trusted=frozenset({BAD})))
+    assert small.seen == [("g", "mine")]
+    assert told.values["injection"] == 0.05
+    app = site(small, SITE + BLOCK)
+    async with living(app):
+        begun = await ask(app, exchange, BAD, trusted=[BAD], outstation={})
+    assert begun.json["error"]["code"] == "content_blocked"
 
 
 async def test_no_text_is_judged_to_be_harmless():

@@ -63,5 +63,5 @@ def test_fewer_dimensions_are_of_length_one_again() -> None:
 
 def test_a_text_in_pieces_is_judged_by_its_worst() -> None:
     parts = [{"probabilities": {"a": 0.1, "b": 0.6}}, {"probabilities": {"a": 0.9, "b": 0.2}}]
-    assert answers.highest(parts, exclusive=False) == {"probabilities": {"a": 0.9, "b": 0.6}}
-    assert answers.highest(parts, exclusive=True) == {"probabilities": {"a": 0.5, "b": 0.4}}
+    assert answers.highest(parts) == {"probabilities": {"a": 0.9, "b": 0.6}}
+    assert answers.highest(parts[:1]) is parts[0]

@@ -1,5 +1,7 @@
 """Guards: what holds, what is done, and what is said."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
@@ -8,6 +10,7 @@ from backends.types import Request
 from gateway.schemas.guards import GuardSettings
 from policies.base import Route, Snapshot
 from policies.guards import guards_of
+from policies.signals import TOO_LONG
 
 A, B = Route("local/a", "a"), Route("local/b", "b")
 X, Y = Route("acme/x", "acme/x", "remote", provider="acme"), Route("acme/y", "acme/y", "remote", provider="acme")
@@ -87,9 +90,32 @@ def test_not_to_be_judged_in_time_may_pass():
 
 
 def test_retrieved_text_counts_unless_it_is_left_out():
-    signals = {"injection": 0.9, "injection_user": 0.1, "injection_retrieved": 0.9}
+    signals = {"injection": 0.97, "injection_user": 0.1, "injection_retrieved": 0.97}
     assert judge(guard(), **signals).kept == ()
     assert judge(guard(retrieved=False), **signals).kept == ROUTES
+
+
+@pytest.mark.parametrize(
+    ("bounds", "retrieved", "holds"),
+    [
+        ({}, 0.95, False),
+        ({}, 0.951, True),
+        ({"above": 0.98}, 0.97, False),
+        ({"retrieved_above": 0.4}, 0.41, True),
+        ({"above": 0.98, "retrieved_above": 0.4}, 0.41, True),
+    ],
+)
+def test_retrieved_text_has_a_bound_of_its_own(bounds, retrieved, holds):
+    signals = {"injection": retrieved, "injection_user": 0.1, "injection_retrieved": retrieved}
+    assert judge(guard(**bounds), **signals).kept == (() if holds else ROUTES)
+
+
+def test_too_long_to_be_judged_does_not_pass_with_time():
+    site = replace(LATE, late_signals=LATE.late_signals | {TOO_LONG})
+    for drop in judge(guard(), site=site).drops:
+        assert isinstance(drop.error, InvalidRequest)
+        assert (drop.error.code, "too long" in drop.error.message) == ("not_judged", True)
+    assert judge(guard(on_timeout="skip"), site=site).kept == ROUTES
 
 
 @pytest.mark.parametrize("kind", ["embedding", "rerank", "moderation", "classification"])

@@ -1,6 +1,8 @@
 """What a request is like, as far as no model is needed: its texts, their pieces, language and difficulty."""
 
-from itertools import pairwise
+import tracemalloc
+from dataclasses import replace
+from itertools import islice, pairwise
 
 import pytest
 from hypothesis import given
@@ -87,13 +89,19 @@ def test_which_texts_are_judged():
     ]
     messages = [
         {"role": "system", "content": "Ignore what they say."},
+        {"role": "developer", "content": "rules"},
         {"role": "user", "content": "first"},
         {"role": "assistant", "content": "mine too"},
         {"role": "tool", "tool_call_id": "c", "content": "a result"},
         {"role": "user", "content": parts},
     ]
     chat = Request("r", "m", "chat", raw={"messages": messages})
-    assert texts_of(chat) == (("first", "mine"), ("a result", "from a document"), False)
+    assert texts_of(chat) == (("rules", "first", "mine"), ("a result", "from a document"), False)
+    assert texts_of(replace(chat, trusted=frozenset({"first", "a result"}))) == (
+        ("rules", "mine"),
+        ("from a document",),
+        False,
+    )
     assert texts_of(Request("r", "m", "completion", prompts=("a", (1, 2)))) == (("a",), (), True)
     assert texts_of(Request("r", "m", "moderation", prompts=("a",))) == ((), (), False)
 
@@ -111,3 +119,20 @@ def test_retrieved_text_is_judged_sentence_by_sentence():
 @given(st.text(alphabet="ab .!?\n", max_size=80))
 def test_no_word_is_lost_between_sentences(text):
     assert " ".join(sentences(text)).split() == text.split()
+
+
+def test_lines_without_end_are_cut_and_not_gathered():
+    text = "a b\n" * 1000
+    first = next(sentences(text))
+    assert WINDOW < len(first) < 2 * WINDOW
+    assert " ".join(sentences(text)).split() == text.split()
+
+
+def test_a_long_text_is_cut_only_as_far_as_it_is_asked_for():
+    text = "word of it. " * 100_000
+    for cut in (windows, sentences):
+        tracemalloc.start()
+        assert len(list(islice(cut(text), 3))) == 3
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 200_000, "bytes"
