@@ -11,7 +11,7 @@ from backends.types import GENERATES, Request
 from policies.base import Drop, Route, Snapshot, Verdict
 from policies.signals import JUDGED, TOO_LONG
 
-RETRIEVED_ABOVE = 0.95
+RETRIEVED_ABOVE = 0.99
 """Of retrieved text, which is judged sentence by sentence: of so many one is soon mistaken for an attack."""
 
 

@@ -49,7 +49,7 @@ class GuardSettings(Table):
         default=True, description="Whether tools' results and retrieved parts are judged as well as the user's words."
     )
     retrieved_above: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        default=None, description="In place of `above`, for these; left out: 0.95, or `above` if that is more."
+        default=None, description="In place of `above`, for these; left out: 0.99, or `above` if that is more."
     )
 
     @model_validator(mode="after")

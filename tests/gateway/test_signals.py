@@ -70,7 +70,7 @@ class Small:
     def result(self, model: str, text: str) -> Result:
         if model == "toxic-bilstm":
             return {"probabilities": {"insult": 0.75 if "idiot" in text else 0.1, "threat": 0.2}}
-        return {"probabilities": {"benign": 0.9, "injection": 0.97 if "Ignore" in text else 0.05}}
+        return {"probabilities": {"benign": 0.9, "injection": 0.994 if "Ignore" in text else 0.05}}
 
 
 @pytest.fixture
@@ -123,17 +123,17 @@ async def test_what_is_judged_an_injection_is_blocked_with_its_category(site, ex
     assert (begun.status, error["code"], error["category"]) == (400, "content_blocked", "injection")
     assert app.current.site.backends["acme/large"].requests == app.current.site.backends["m"].requests == []
     assert plan["refused"]["code"] == "content_blocked"
-    assert plan["signals"] == {"injection": 0.97, **sides(content, more)}
+    assert plan["signals"] == {"injection": 0.994, **sides(content, more)}
     (row,) = rows(app)
     assert row.error == "content_blocked"
-    assert ("acme/large", "guards", "injection 0.97") in row.drops
-    assert read_facts(row.facts).snapshot.signals["injection"] == 0.97
+    assert ("acme/large", "guards", "injection 0.99") in row.drops
+    assert read_facts(row.facts).snapshot.signals["injection"] == 0.994
     assert b"Ignore" not in row.facts
 
 
 def sides(content, more):
-    user = 0.97 if isinstance(content, str) and BAD in content else 0.05
-    retrieved = 0.97 if more or isinstance(content, list) else 0.0
+    user = 0.994 if isinstance(content, str) and BAD in content else 0.05
+    retrieved = 0.994 if more or isinstance(content, list) else 0.0
     return {"injection_user": user, "injection_retrieved": retrieved}
 
 
@@ -301,7 +301,7 @@ async def test_a_retry_finds_what_was_judged_meanwhile():
     while not signals._told["injection"]._known:
         await asyncio.sleep(0)
     again = await signals.of(request)
-    assert again.values["injection"] == 0.97
+    assert again.values["injection"] == 0.994
     assert len(small.seen) == 1
 
 

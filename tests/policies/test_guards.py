@@ -90,7 +90,7 @@ def test_not_to_be_judged_in_time_may_pass():
 
 
 def test_retrieved_text_counts_unless_it_is_left_out():
-    signals = {"injection": 0.97, "injection_user": 0.1, "injection_retrieved": 0.97}
+    signals = {"injection": 0.995, "injection_user": 0.1, "injection_retrieved": 0.995}
     assert judge(guard(), **signals).kept == ()
     assert judge(guard(retrieved=False), **signals).kept == ROUTES
 
@@ -98,9 +98,9 @@ def test_retrieved_text_counts_unless_it_is_left_out():
 @pytest.mark.parametrize(
     ("bounds", "retrieved", "holds"),
     [
-        ({}, 0.95, False),
-        ({}, 0.951, True),
-        ({"above": 0.98}, 0.97, False),
+        ({}, 0.99, False),
+        ({}, 0.991, True),
+        ({"above": 0.997}, 0.995, False),
         ({"retrieved_above": 0.4}, 0.41, True),
         ({"above": 0.98, "retrieved_above": 0.4}, 0.41, True),
     ],
