@@ -10,7 +10,7 @@ from typing import Any
 
 from backends.models.store import LocalModel, Origin, Store
 from backends.onnx.manifest import File, Manifest, Metric, read_manifest
-from backends.training.common import Progress, TrainingError
+from backends.training.common import TRAINED, Progress, TrainingError, check_place
 from backends.training.examples import Examples
 from backends.training.graph import OUTPUT, head_graph
 from backends.training.head import FitSettings, Fitted, fit
@@ -70,10 +70,12 @@ def train(name: str, base: str, examples: Examples, settings: FitSettings, store
 
     Raises:
         NotInStore: the base is not on this box.
-        TrainingError: it makes no embeddings, or scikit-learn is not installed.
+        TrainingError: it makes no embeddings, is to be replaced by its own head, or scikit-learn is not installed.
     """
     from backends.training.local import embed, open_room
 
+    if name == base:
+        raise TrainingError(f"{name} is the base itself, which the classifier needs: choose another --name.")
     folder = store.get(base).path
     if not folder.is_dir() or (manifest := read_manifest(folder)).task != "embed":
         raise TrainingError(f"{base} makes no embeddings. A classifier stands on a model such as bge-small-en-v1.5.")
@@ -83,12 +85,14 @@ def train(name: str, base: str, examples: Examples, settings: FitSettings, store
     )
 
 
-def install(trained: Trained, store: Store) -> LocalModel:
-    """Puts it into the store, in place of a model of that name.
+def install(trained: Trained, store: Store, *, force: bool = False) -> LocalModel:
+    """Puts it into the store, in place of a model of that name that was made here; with `force`, of any but its base.
 
     Raises:
+        TrainingError: another model has that name.
         StoreError: the disk's fault, or a name that cannot be one.
     """
+    check_place(trained.name, store, force=force)
     graph = head_graph(trained.fitted.head)
     report = json.dumps(trained.report(), indent=2, ensure_ascii=False).encode() + b"\n"
     files = {GRAPH: graph, REPORT: report}
@@ -98,7 +102,7 @@ def install(trained: Trained, store: Store) -> LocalModel:
     for name, data in files.items():
         (staged / name).write_bytes(data)
     described = {name: describe(staged / name) for name in files}
-    origin = Origin("trained on this box", described[GRAPH].sha256)
+    origin = Origin(TRAINED, described[GRAPH].sha256)
     return store.add_folder(staged, _manifest(trained, described), origin)
 
 

@@ -19,7 +19,7 @@ from backends.onnx.manifest import MANIFEST, Manifest, Metric, Tokenizer
 from backends.sentence_folder import ModelFolder, inner_folder
 from backends.training.agreement import Agreement, agreement
 from backends.training.classifier import GRAPH, describe
-from backends.training.common import Progress, TrainingError
+from backends.training.common import EXPORTED, Progress, TrainingError, check_place
 
 Precision = Literal["int8", "fp32"]
 Floats = NDArray[np.float32]
@@ -128,9 +128,14 @@ def optimized(
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def install(made: Optimized, store: Store) -> LocalModel:
-    """Keeps it, in place of a model of that name."""
-    origin = Origin(f"exported from {made.manifest.source}", made.manifest.files[GRAPH].sha256)
+def install(made: Optimized, store: Store, *, force: bool = False) -> LocalModel:
+    """Keeps it, in place of a model of that name that was made here; with `force`, of any.
+
+    Raises:
+        TrainingError: another model has that name.
+    """
+    check_place(made.manifest.name, store, force=force)
+    origin = Origin(f"{EXPORTED}{made.manifest.source}", made.manifest.files[GRAPH].sha256)
     return store.add_folder(made.staged, made.manifest, origin)
 
 

@@ -44,27 +44,28 @@ def classifier() -> None:
     show_default=True,
     help="What sure answers should reach; the suggested confidence follows from it.",
 )
+@click.option("--force", is_flag=True, help="Replace a model of that name that was not made here.")
 @json_option
-def fit(data: Path, name: str, text: str, label: str, base: str, test: float, accuracy: float, as_json: bool) -> None:
+def fit(data: Path, name: str, text: str, label: str, base: str, force: bool, as_json: bool, **measure: float) -> None:
     """Learn to label texts from a CSV file of labelled ones. `/v1/classify` serves the classifier at once.
 
     The file's first line names its columns. A logistic head over a local embedding model is trained on most of the
     rows, and measured on the rest. Nothing leaves the box.
     """
-    from backends.models.local import check_name
     from backends.training.classifier import install, train
-    from backends.training.common import need
+    from backends.training.common import check_place, need
     from backends.training.examples import read_examples
     from backends.training.head import FitSettings
 
-    check_name(name)
+    store = open_store()
+    check_place(name, store, force=force)  # before the long work, too
     need("sklearn.linear_model", "train")
     examples = read_examples(data, text, label)
     if not as_json:
         _print_examples(data, examples)
-    settings, store = FitSettings(test=test, accuracy=accuracy), open_store()
+    settings = FitSettings(test=measure["test"], accuracy=measure["accuracy"])
     trained = train(name, base, examples, settings, store, show_progress())
-    install(trained, store)
+    install(trained, store, force=force)
     if as_json:
         echo_json(trained.report())
     else:

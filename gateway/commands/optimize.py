@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Below it nothing is installed: the worst cosine, the mean nearness of scores, or the part of equal labels.",
 )
-@click.option("--force", is_flag=True, help="Install it nevertheless.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Install it nevertheless, and in place of a model of that name that was not made here.",
+)
 @json_option
 def optimize(folder: Path, name: str, samples_path: Path, min_agreement: float, as_json: bool, **options: Any) -> None:
     """Export a sentence-transformers or Hugging Face folder to ONNX, and make it int8.
@@ -42,19 +46,20 @@ def optimize(folder: Path, name: str, samples_path: Path, min_agreement: float, 
     Speed and agreement with the original are measured on your own samples. Weights are read from safetensors only, and
     no code of the folder is run.
     """
-    from backends.models.local import check_name
     from backends.sentence_folder import read_folder
+    from backends.training.common import check_place
     from backends.training.optimize import install, optimized, read_samples, with_pooling
 
-    check_name(name)
+    store = open_store()
+    check_place(name, store, force=options["force"])  # before the long work, too
     found = with_pooling(read_folder(folder), options["pooling"])
     if options["task"] not in (None, found.task):
         raise click.ClickException(f"{folder} holds a model for the task {found.task}, not {options['task']}.")
-    samples, store = read_samples(samples_path, found.task), open_store()
+    samples = read_samples(samples_path, found.task)
     with optimized(found, name, samples, options["precision"], store, show_progress()) as made:
         good = made.agreement.judged >= min_agreement
         if good or options["force"]:
-            install(made, store)
+            install(made, store, force=options["force"])
         if as_json:
             echo_json(made.report() | {"installed": good or options["force"]})
         else:

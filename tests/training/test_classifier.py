@@ -16,13 +16,14 @@ from click.testing import CliRunner, Result
 from backends.models.store import Store
 from backends.onnx.manifest import read_manifest
 from backends.training.classifier import Trained, install, train
-from backends.training.common import no_progress
+from backends.training.common import TrainingError, no_progress
 from backends.training.examples import key_of, read_examples
 from backends.training.head import FitSettings
 from backends.training.local import embed, open_room, run
 from backends.training.split import split
 from gateway.cli import cli
 from tests.conftest import Gateway
+from tests.models.folder_writer import write_model
 from tests.training.conftest import BASE, REPORTS, put_base
 
 NAME = "reports"
@@ -150,7 +151,29 @@ def test_what_cannot_be_learned_installs_nothing(store: Store, tmp_path: Path) -
     assert [model.name for model in store.list()] == [BASE]
 
 
+def test_a_model_that_was_not_made_here_is_not_replaced(trained: tuple[Trained, Store], tmp_path: Path) -> None:
+    made, _ = trained
+    store = Store(tmp_path)
+    folder = write_model(store.place(NAME), name=NAME)
+    before = read_manifest(folder)
+    with pytest.raises(TrainingError, match=f"{NAME} is another model.*--force"):
+        install(made, store)
+    assert read_manifest(folder) == before
+    install(made, store, force=True)
+    assert read_manifest(folder).version == made.version
+    install(made, store)
+    assert [model.name for model in store.list()] == [NAME], "one that was made here is replaced without a word"
+
+
+def test_a_classifier_never_replaces_its_base(store: Store) -> None:
+    home, before = store.folder.parent, store.get(BASE)
+    for more, why in (((), "is another model"), (("--force",), "is the base itself")):
+        done = fit(home, "--name", BASE, *more)
+        assert (done.exit_code, why in done.output) == (1, True), done.output
+    assert store.get(BASE) == before
+
+
 def test_a_classifier_is_no_base(trained: tuple[Trained, Store]) -> None:
     _, store = trained
-    done = fit(store.folder.parent, "--base", NAME)
+    done = fit(store.folder.parent, "--base", NAME, "--name", "other")
     assert (done.exit_code, "makes no embeddings" in done.output) == (1, True)
