@@ -76,7 +76,8 @@ def host_settings(config: Config) -> OnnxHostSettings:
         batch_tokens=small.batch_tokens,
         keep_alive_s=small.keep_alive_s,
         load_timeout_s=limits.load_timeout_s,
-        run_timeout_s=limits.first_token_timeout_s,
+        run_timeout_s=small.run_timeout_s,
+        wait_timeout_s=limits.first_token_timeout_s,
         queue_length=max(limits.queue_length, OnnxHostSettings().queue_length),
     )
 

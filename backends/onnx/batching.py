@@ -64,16 +64,20 @@ class Turns:
         self._jobs.pop(job, None)
         self._left.pop(job, None)
 
-    def take(self, limit: Callable[[str], int]) -> list[Row]:
+    def take(self, limit: Callable[[str], int], last: str = "", *, but: bool = False) -> list[Row]:
         """The rows of the next run; none if none wait.
 
         Args:
             limit: by model, how many tokens a run may have, padding included; one row is always taken.
+            last: the model that is taken only where no other waits; with `but` not even then.
         """
-        if not self._jobs:
+        jobs = [job for job, rows in self._jobs.items() if rows[0].model != last]
+        if not jobs and not but:
+            jobs = list(self._jobs)
+        if not jobs:
             return []
         self._least_first = not self._least_first
-        lead = min(self._left, key=self._left.__getitem__) if self._least_first else next(iter(self._jobs))
+        lead = min(jobs, key=self._left.__getitem__) if self._least_first else jobs[0]
         first = self._jobs[lead].pop()
         run = self._fill(first, limit(first.model))
         left = self._jobs.pop(lead)

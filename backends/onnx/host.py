@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backends.errors import BadModelFile, DeadlineExceeded, ModelNotFound, Overloaded
+from backends.errors import BackendError, BadModelFile, DeadlineExceeded, ModelNotFound, Overloaded
 from backends.memory import RUNTIME_BYTES, MemoryBudget, small_memory_need
 from backends.onnx import protocol
 from backends.onnx.manifest import MANIFEST, Manifest, read_manifest
-from backends.onnx.process import Again, OnnxProcess, Rows
+from backends.onnx.process import Again, Died, OnnxProcess, Rows
 from backends.onnx.protocol import Prepared
 from backends.onnx.settings import OnnxHostSettings, OnnxSettings
 from backends.processes.process import resident_bytes
 from backends.processes.supervisor import Supervisor
 from backends.types import ModelState, Request, Result
+
+log = logging.getLogger("outstation.processes")
 
 MOST_WAITING_BYTES = 64 << 20
 """Of all texts and pictures that wait or are computed, about."""
@@ -60,15 +63,34 @@ class OnnxHost:
         self._waiting = 0
         self._waiting_bytes = 0
         self._resident = (0.0, 0)
+        self._started = False
+        self._loading: set[asyncio.Task[None]] = set()
         self._supervisor = self._supervise()
 
     def _supervise(self) -> Supervisor[OnnxProcess]:
         return Supervisor(
             "the process of the small models",
-            self._budget.guarded(RUNTIME, lambda: RUNTIME_BYTES, lambda: self._start(self.settings)),
+            self._budget.guarded(RUNTIME, lambda: RUNTIME_BYTES, self._spawn),
             keep_alive_s=self.settings.keep_alive_s,
             load_timeout_s=self.settings.load_timeout_s,
         )
+
+    async def _spawn(self) -> OnnxProcess:
+        """The next process loads by itself what the first one was told to: nobody who asks has the time."""
+        process = await self._start(self.settings)
+        if self._started:
+            task = asyncio.create_task(self._load_again(), name="load the small models again")
+            self._loading.add(task)
+            task.add_done_callback(self._loading.discard)
+        self._started = True
+        return process
+
+    async def _load_again(self) -> None:
+        for name in [name for name, entry in self._entries.items() if entry.settings.load_at_start]:
+            try:
+                await self.load(name)
+            except BackendError as error:
+                log.warning("%s is not loaded again: %s", name, error.message)
 
     # -- which models there are ----------------------------------------------------------------------------------
 
@@ -105,8 +127,8 @@ class OnnxHost:
             try:
                 entry.manifest = read_manifest(entry.settings.folder)
             except BadModelFile as error:
-                entry.problem = error.message
-                raise
+                entry.problem = f"{model} cannot be read. {error.message}"
+                raise BadModelFile(entry.problem) from None
             if entry.stamp != -1:  # another version has come: what is in memory is not it
                 self._unload(entry.settings)
                 entry.in_memory_of = 0
@@ -147,7 +169,7 @@ class OnnxHost:
         Raises:
             InvalidRequest: an input that the model cannot take.
             Overloaded: too much waits already.
-            EngineFailed: the process died under it, or the model gave no number.
+            EngineFailed: the process died under it, and again when it was asked once more; or the model gave no number.
             DeadlineExceeded, BadModelFile, ModelNotFound: as they say.
         """
         found: dict[int, Result] = {}
@@ -162,6 +184,12 @@ class OnnxHost:
 
     async def count(self, model: str, request: Request) -> Prepared:
         """Tokens of its prompts. What was tokenised is kept for a `stream` of the same request soon after."""
+        try:
+            return await self._count(model, request)
+        except Died:
+            return await self._count(model, request)
+
+    async def _count(self, model: str, request: Request) -> Prepared:
         entry = self._entry(model)
         async with self._admitted(entry, request) as process:
             key = self._key()
@@ -176,8 +204,26 @@ class OnnxHost:
     async def stream(self, model: str, request: Request) -> AsyncGenerator[Rows | int, None]:
         """Results by prompt as they come, in no certain order; last the prompt tokens. Closing it cancels.
 
+        A process that dies before the first result is asked once more, when it is there again: what small models say
+        is the same each time. Only once, since it may have died of this very request.
+
         Raises like `run`.
         """
+        begun = False
+        try:
+            async with aclosing(self._stream(model, request)) as rows:
+                async for some in rows:
+                    begun = True
+                    yield some
+                return
+        except Died:
+            if begun:
+                raise
+        async with aclosing(self._stream(model, request)) as rows:
+            async for some in rows:
+                yield some
+
+    async def _stream(self, model: str, request: Request) -> AsyncGenerator[Rows | int, None]:
         entry = self._entry(model)
         async with self._admitted(entry, request) as process:
             pid, key, _ = entry.kept.pop(request.id, (0, "", None))
@@ -210,6 +256,8 @@ class OnnxHost:
 
     async def close(self) -> None:
         """End the process."""
+        for task in tuple(self._loading):
+            task.cancel()
         await self._supervisor.close()
 
     # -- what it does --------------------------------------------------------------------------------------------
@@ -296,12 +344,21 @@ class OnnxHost:
             async with self._supervisor.lease(self.settings.load_timeout_s) as process:
                 self._take_memory(entry, process)
                 yield process
+        except Died:
+            await self._seen_dead()
+            raise
         except BadModelFile as error:
             entry.problem = error.message
             raise
         finally:
             self._waiting, self._waiting_bytes = self._waiting - 1, self._waiting_bytes - size
             entry.running -= 1
+
+    async def _seen_dead(self) -> None:
+        """Wait until the supervisor has seen it as well: until then it would lend out the dead process."""
+        supervisor = self._supervisor
+        while (dead := supervisor.engine) and not dead.open and supervisor.status == "ready":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # it has no event for that, and sees it within milliseconds
 
     async def _run(
         self, entry: _Entry, process: OnnxProcess, message: Mapping[str, object]
@@ -320,7 +377,8 @@ class OnnxHost:
     def _patience(self, process: OnnxProcess, entry: _Entry) -> float:
         """Seconds that the next result may take; it may be the first, which loads the model."""
         loaded = str(entry.settings.folder) in process.figures
-        return self.settings.run_timeout_s + (0.0 if loaded else self.settings.load_timeout_s)
+        seconds = max(self.settings.run_timeout_s, self.settings.wait_timeout_s)
+        return seconds + (0.0 if loaded else self.settings.load_timeout_s)
 
     @asynccontextmanager
     async def _bounded(self, seconds: float) -> AsyncIterator[None]:

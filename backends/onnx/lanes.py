@@ -1,7 +1,8 @@
 """The computing threads: each takes the next run, and tells what became of it.
 
 A lane has cores of its own, so that a short text need not wait for a long one. Runs are short, so that nobody waits
-long for one that began before.
+long for one that began before; and the last free lane is not for the model that has all the others, least of all a slow
+one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from backends.processes.wire import pack_error
 
 RUN_S = 0.03  # of one run, about
 LEAST_RUN = 64  # tokens
+SLOW_S = 1.0  # a run of which makes its model a slow one
 FIGURES_S = 1.0
 MOST_LANES = 4
 MOST_THREADS = 4  # of a lane; models as small as these gain little from more
@@ -41,6 +43,7 @@ def shape(cores: int, threads: int) -> tuple[int, int]:
 class Run:
     """What a lane computes now."""
 
+    model: str
     jobs: set[str]
     stop: Stop
     began: float
@@ -49,7 +52,10 @@ class Run:
 class Lanes:
     """What waits to be computed, and who still wants it. All but `compute` and `watch` may be called by any thread."""
 
-    def __init__(self, channel: Channel, room: Room, batch_tokens: int, run_timeout_s: float) -> None:
+    def __init__(
+        self, channel: Channel, room: Room, batch_tokens: int, run_timeout_s: float, n: int = 1, slow_s: float = SLOW_S
+    ) -> None:
+        """`n`: how many threads are in `compute`. `slow_s`: a model is slow once a run of it takes longer."""
         self._channel = channel
         self._room = room
         self._most = batch_tokens
@@ -58,6 +64,9 @@ class Lanes:
         self._turns = Turns()
         self._open: set[str] = set()
         self._runs: set[Run] = set()
+        self._slow: set[str] = set()
+        self._n = n
+        self._slow_s = slow_s
         self._next_figures = 0.0
 
     def begin(self, key: str) -> None:
@@ -109,9 +118,9 @@ class Lanes:
         """One lane: runs, as long as the process lives."""
         while True:
             with self._wake:
-                while not (rows := self._turns.take(self._limit)):
+                while not (rows := self._next(time.monotonic())):
                     self._wake.wait()
-                run = Run({row.job for row in rows}, Stop(), time.monotonic())
+                run = Run(rows[0].model, {row.job for row in rows}, Stop(), time.monotonic())
                 self._runs.add(run)
             self._compute(rows, run)
 
@@ -129,6 +138,15 @@ class Lanes:
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
+    def _next(self, now: float) -> list[Row]:
+        """What a free lane is to compute. The last free one is kept from a slow model that has the others."""
+        models = {run.model for run in self._runs}
+        if len(self._runs) < self._n - 1 or len(models) != 1:
+            return self._turns.take(self._limit)
+        (busy,) = models
+        slow = busy in self._slow or any(now - run.began > self._slow_s for run in self._runs)
+        return self._turns.take(self._limit, busy, but=slow)
+
     def _limit(self, folder: str) -> int:
         model = self._room.models.get(folder)
         return max(LEAST_RUN, min(self._most, int(model.rate * RUN_S))) if model else self._most
@@ -140,6 +158,8 @@ class Lanes:
         took = time.perf_counter() - started
         with self._wake:
             self._runs.discard(run)
+            (self._slow.add if took > self._slow_s else self._slow.discard)(run.model)
+            self._wake.notify()  # a lane that was kept free may take what waits now
             if not run.stop.said:
                 _learn(model, rows, took)
         if run.stop.said:

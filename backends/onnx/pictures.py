@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -13,27 +14,50 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-MOST_PIXELS = 50_000_000
-"""A phone's camera has 12 to 50 million; decoded, three bytes each."""
+MOST_PIXELS = 25_000_000
+"""Phones take pictures of 12 or 24 million; decoded, three bytes each, for a moment twice."""
+MOST_TOGETHER = 100_000_000
+"""Of all pictures of one request: about a second of decoding."""
 LEAST_SIDE = 2
 
 
-def tensor(data: bytes, wanted: ImageInput) -> npt.NDArray[np.float32]:
+@dataclass(slots=True)
+class Allowance:
+    """Pixels that a request's pictures may still have."""
+
+    left: int = MOST_TOGETHER
+
+    def take(self, pixels: int) -> None:
+        """Raises `InvalidRequest` once there are too many."""
+        self.left -= pixels
+        if self.left < 0:
+            raise InvalidRequest(
+                f"The pictures up to this one have more than {MOST_TOGETHER:,} pixels in all, the most that one "
+                "request may have. Send fewer at once, or smaller ones.",
+                param="input",
+                code="image_too_large",
+            )
+
+
+def tensor(data: bytes, wanted: ImageInput, allowance: Allowance | None = None) -> npt.NDArray[np.float32]:
     """[3, size, size] of float32.
+
+    Args:
+        allowance: what is left of the request's pixels; this picture's are taken from it before it is decoded.
 
     Raises:
         InvalidRequest: no picture, a broken one, or one with too many pixels.
     """
     import numpy as np
 
-    picture = _square(_decode(data, wanted.size), wanted)
+    picture = _square(_decode(data, wanted.size, allowance or Allowance()), wanted)
     values: npt.NDArray[np.float32] = np.array(picture, np.float32)
     values -= np.array(wanted.mean, np.float32)
     values /= np.array(wanted.scale, np.float32)
     return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
-def _decode(data: bytes, size: int) -> Any:
+def _decode(data: bytes, size: int, allowance: Allowance) -> Any:
     """Upright and in RGB; of an animation the first picture."""
     from PIL import Image, ImageOps
 
@@ -44,6 +68,7 @@ def _decode(data: bytes, size: int) -> Any:
             raise _too_large(f"{width} x {height} pixels")
         if min(width, height) < LEAST_SIDE:
             raise InvalidRequest(f"The picture has {width} x {height} pixels.", param="input", code="invalid_image")
+        allowance.take(width * height)
         if picture.format == "JPEG":
             picture.draft("RGB", (2 * size, 2 * size))  # decodes at a fraction of its size, many times as fast
         upright = ImageOps.exif_transpose(picture)

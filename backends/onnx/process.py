@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import orjson
 
-from backends.errors import BackendError, InvalidRequest
+from backends.errors import BackendError, EngineFailed, InvalidRequest
 from backends.onnx.protocol import Prepared
 from backends.onnx.settings import OnnxHostSettings
 from backends.processes.process import WorkerProcess
@@ -20,6 +20,10 @@ Rows = list[tuple[int, Result]]
 
 class Again(Exception):
     """What was counted is not kept any more: ask with the whole request."""
+
+
+class Died(EngineFailed):
+    """The process ended under the request, or before it could be asked: another one may answer."""
 
 
 class OnnxProcess(WorkerProcess):
@@ -95,6 +99,8 @@ class OnnxProcess(WorkerProcess):
     def _tell(self, message: Mapping[str, Any]) -> None:
         try:
             self.send(message)
+        except EngineFailed as error:
+            raise _died(error) from None
         except orjson.JSONEncodeError:
             raise InvalidRequest("The input has characters that are not valid text.", param="input") from None
 
@@ -113,7 +119,11 @@ class OnnxProcess(WorkerProcess):
 
     def lose(self, error: BackendError) -> None:
         for queue in self._asked_for.values():
-            queue.put_nowait(error)
+            queue.put_nowait(_died(error))
+
+
+def _died(error: BackendError) -> Died:
+    return Died(error.message, retry_after=error.retry_after)
 
 
 def _result(raw: dict[str, Any]) -> Result:

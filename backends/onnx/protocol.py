@@ -9,8 +9,7 @@ Worker → gateway: `ready` or `failed`; `prepared`, `refused`, `again` (it is n
 from __future__ import annotations
 
 import base64
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +26,15 @@ class Prepared:
 
 
 def ask(key: str, folder: str, base: str, request: Request, *, run: bool) -> dict[str, Any]:
-    """The `ask` message. Raises `InvalidRequest` for numbers that are none."""
+    """The `ask` message. Raises `InvalidRequest` for numbers that are none: not every one can be written as JSON."""
+    many = len(request.prompts) > 1
     return {
         "op": "ask",
         "id": key,
         "folder": folder,
         "base": base,
         "kind": request.kind,
-        "prompts": [_pack(prompt) for prompt in request.prompts],
+        "prompts": [_pack(prompt, f"input[{i}]" if many else "input") for i, prompt in enumerate(request.prompts)],
         "options": {name: request.options[name] for name in OPTIONS if name in request.options},
         "run": run,
     }
@@ -43,12 +43,25 @@ def ask(key: str, folder: str, base: str, request: Request, *, run: bool) -> dic
 OPTIONS = ("query", "truncate", "windows", "tokens", "input_type", "dimensions")
 
 
-def _pack(prompt: Prompt) -> Any:
+MOST_FLOAT32 = (2 - 2**-23) * 2.0**127
+
+
+def check_features(values: Sequence[float], place: str) -> None:
+    """Raises `InvalidRequest`, with `place` as its `param`, for a number that no float32 is."""
+    for i, value in enumerate(values):
+        if not abs(value) <= MOST_FLOAT32:  # nor is NaN
+            raise InvalidRequest(
+                f"Feature {i} is not a finite number of 32 bits (at most about 3.4e38).",
+                param=place,
+                code="invalid_features",
+            )
+
+
+def _pack(prompt: Prompt, place: str) -> Any:
     if isinstance(prompt, Image):
         return {"image": base64.b64encode(prompt.data).decode()}
     if isinstance(prompt, Features):
-        if not all(math.isfinite(value) for value in prompt.values):
-            raise InvalidRequest("A feature is not a finite number.", param="input", code="invalid_features")
+        check_features(prompt.values, f"{place}.features")
         return {"features": prompt.values}
     return prompt
 

@@ -27,6 +27,9 @@ PROVIDERS = {
     "rocm": "ROCMExecutionProvider",
 }
 
+# Of onnxruntime's own lines on stderr. What fails in a session is raised as well, and told by us.
+ERRORS_ONLY, FATAL_ONLY = 3, 4
+
 
 def checked_providers(named: Sequence[str]) -> list[str]:
     """Execution providers by onnxruntime's own names.
@@ -36,6 +39,7 @@ def checked_providers(named: Sequence[str]) -> list[str]:
     """
     import onnxruntime  # type: ignore[import-untyped]
 
+    onnxruntime.set_default_logger_severity(ERRORS_ONLY)
     there = onnxruntime.get_available_providers()
     wanted = [PROVIDERS.get(name.lower(), name) for name in named]
     for name, provider in zip(named, wanted, strict=True):
@@ -52,7 +56,7 @@ class Room:
     def __init__(self, *, threads: int, providers: Sequence[str], alive: Callable[[], None]) -> None:
         """`alive` is called between the steps of a load. Raises `BadModelFile` for a provider that is not there."""
         self.models: dict[str, Model] = {}
-        self._failed: dict[str, tuple[int, str]] = {}
+        self._failed: dict[str, tuple[tuple[int, int], str]] = {}
         self._threads = threads
         self._providers = checked_providers(providers)
         self._alive = alive
@@ -61,7 +65,7 @@ class Room:
         """The model of a folder, and its base of another. Raises `BadModelFile`, at once if it failed before."""
         if model := self.models.get(folder):
             return model
-        stamp = _stamp(folder)
+        stamp = _stamp(folder), _stamp(base) if base else 0
         if folder in self._failed and self._failed[folder][0] == stamp:
             raise BadModelFile(self._failed[folder][1])
         try:
@@ -106,7 +110,12 @@ class Room:
     def _base(self, manifest: Manifest, folder: str) -> Model | None:
         if manifest.input != "embedding":
             return None
-        model = self.load(folder, "")
+        try:
+            model = self.load(folder, "")
+        except BadModelFile as error:
+            raise BadModelFile(
+                f"{manifest.name} stands on {manifest.base}, which is not whole on this box. {error.message}"
+            ) from None
         if model.manifest.task != "embed":
             raise BadModelFile(f"{manifest.base}, the base of {manifest.name}, makes no embeddings.")
         return model
@@ -117,7 +126,7 @@ class Room:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = FATAL_ONLY
         # A thread that waits must sleep: the language model's threads, and the gateway, need the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:

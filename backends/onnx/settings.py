@@ -14,6 +14,8 @@ class OnnxHostSettings:
         threads: of one run; 0: a quarter of the cores, at least one and at most four.
         providers: onnxruntime's execution providers, the first one that is there for an operator does it.
         batch_tokens: at most so many tokens (padding included) in one run, so that nobody waits long for others.
+        run_timeout_s: a run that takes longer is ended; after twice that the process.
+        wait_timeout_s: the next result may take so long, with what is computed before it; never less than a run may.
         keep_alive_s: the process ends after so many idle seconds; negative: never.
     """
 
@@ -23,6 +25,7 @@ class OnnxHostSettings:
     keep_alive_s: float = -1.0
     load_timeout_s: float = 60.0
     run_timeout_s: float = 30.0
+    wait_timeout_s: float = 0.0
     queue_length: int = 256
 
 

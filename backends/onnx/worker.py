@@ -1,6 +1,7 @@
 """The process of all small models: `python -m backends.onnx.worker FD`, with one end of the supervisor's socket pair.
 
-One thread reads messages and prepares what is short; others prepare what is long, load models, and compute (`lanes`).
+One thread reads messages and prepares what is short; others prepare what is long, decode pictures, load models, and
+compute (`lanes`).
 The process ends with its socket.
 """
 
@@ -48,7 +49,7 @@ def main() -> None:
     except BackendError as error:
         channel.send({"op": "failed", "error": pack_error(error)})
         return
-    lanes = Lanes(channel, room, options["batch_tokens"], options["run_timeout_s"])
+    lanes = Lanes(channel, room, options["batch_tokens"], options["run_timeout_s"], n)
     for i in range(n):
         threading.Thread(target=lanes.compute, name=f"lane {i}", daemon=True).start()
     threading.Thread(target=lanes.watch, name="watch", daemon=True).start()
@@ -70,6 +71,8 @@ class Worker:
         self._kept: OrderedDict[str, Job] = OrderedDict()
         self._loader = ThreadPoolExecutor(1, "load")
         self._preparer = ThreadPoolExecutor(2, "prepare")
+        # One at a time: decoded, a picture of a few kB may take 75 MB.
+        self._viewer = ThreadPoolExecutor(1, "view")
 
     def hear(self, message: Mapping[str, Any], size: int) -> None:
         """One message, in the reading thread."""
@@ -92,6 +95,8 @@ class Worker:
         key, model = message["id"], self._room.models.get(message["folder"])
         if model is None:
             self._loader.submit(self._guarded, key, lambda: self._load_and_ask(message, size))
+        elif any(isinstance(prompt, Mapping) and "image" in prompt for prompt in message["prompts"]):
+            self._viewer.submit(self._guarded, key, lambda: self._prepare(model, message))
         elif size <= QUICK_BYTES:
             self._guarded(key, lambda: self._prepare(model, message))
         else:

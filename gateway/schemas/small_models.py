@@ -46,6 +46,9 @@ class SmallModelSettings(Table):
         default=2048,
         description="Tokens that are computed together at most; more go through faster, each waits longer.",
     )
+    run_timeout_s: float = Field(
+        default=30.0, gt=0, le=3600, description="Seconds that one run may take; then it is ended."
+    )
     keep_alive_s: float = Field(
         default=-1.0, ge=-1, description="Idle seconds until their process is ended; -1: never."
     )

@@ -69,6 +69,24 @@ def test_a_short_text_waits_for_two_runs_at_most(jobs: list[tuple[str, list[int]
     assert any(row.job == "new" for _ in range(2) for row in turns.take(lambda _: LIMIT))
 
 
+@given(JOBS, st.sampled_from(["m", "n"]))
+def test_the_last_model_comes_when_no_other_waits(jobs: list[tuple[str, list[int]]], last: str) -> None:
+    turns, rows = waiting(jobs)
+    order = []
+    while run := turns.take(lambda _: LIMIT, last):
+        order += [row.model for row in run]
+    assert order == sorted(order, key=lambda model: model == last)
+    assert len(order) == len(rows)
+
+
+@given(JOBS, st.sampled_from(["m", "n"]))
+def test_a_model_that_is_not_to_be_taken_waits(jobs: list[tuple[str, list[int]]], never: str) -> None:
+    turns, rows = waiting(jobs)
+    while run := turns.take(lambda _: LIMIT, never, but=True):
+        assert {row.model for row in run} != {never}
+    assert len(turns) == sum(row.model == never for row in rows)
+
+
 def test_a_large_job_goes_on_while_short_ones_keep_coming() -> None:
     turns, rows = waiting([("m", [100] * 40)])
     left = len(rows)

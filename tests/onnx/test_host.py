@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psutil
@@ -13,7 +13,8 @@ import pytest
 
 from backends.errors import BadModelFile, DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded
 from backends.onnx.host import OnnxHost
-from backends.onnx.settings import OnnxSettings
+from backends.onnx.process import Died
+from backends.onnx.settings import OnnxHostSettings, OnnxSettings
 from backends.types import Features, Image, Request
 from tests.onnx import graphs
 from tests.onnx.conftest import Running, ask
@@ -76,10 +77,84 @@ async def test_wrong_features(running: Running, tiny: Path) -> None:
             await host.run("tiny", ask("classification", "text"))
 
 
+@pytest.mark.parametrize("bad", [1e300, -3.5e38, float("inf"), float("nan")])
+async def test_a_feature_that_no_float32_is(running: Running, tiny: Path, bad: float) -> None:
+    async with running(tiny) as host:
+        with pytest.raises(InvalidRequest) as alone:
+            await host.run("tiny", features(0, bad))
+        with pytest.raises(InvalidRequest) as second:
+            await host.run("tiny", ask("classification", Features((0, 1)), Features((bad, 1))))
+        assert (alone.value.param, second.value.param) == ("input.features", "input[1].features")
+        assert alone.value.code == "invalid_features"
+
+
+async def test_too_few_features_are_named_by_their_place(running: Running, tiny: Path) -> None:
+    async with running(tiny) as host:
+        with pytest.raises(InvalidRequest) as caught:
+            await host.run("tiny", ask("classification", Features((0, 1)), Features((1,))))
+        assert caught.value.param == "input[1].features"
+
+
 # -- death -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_killed_process_fails_those_in_it_once_and_serves_the_next(
+async def test_a_killed_process_is_not_noticed_by_who_waits_for_a_first_result(running: Running, tiny: Path) -> None:
+    async with running(tiny) as host:
+        await yes(host)
+        for ask_it in (lambda: yes(host), lambda: host.count("tiny", features(0.0, 1.0))):
+            pid = pid_of(host)
+            os.kill(pid, signal.SIGSTOP)
+            task: asyncio.Future[object] = asyncio.ensure_future(ask_it())
+            await until(lambda: host.state("tiny").running == 1)
+            os.kill(pid, signal.SIGKILL)
+            async with asyncio.timeout(30):
+                assert await task
+            assert pid_of(host) != pid
+        assert host.state("tiny").running == 0
+
+
+class Dying:
+    """A process that gives one result, and dies."""
+
+    pid = 1
+    open = True
+
+    def __init__(self) -> None:
+        self.figures: dict[str, dict[str, float]] = {}
+        self.asked = 0
+        self._gone = asyncio.Event()
+
+    async def run(self, _message: object) -> AsyncIterator[object]:
+        self.asked += 1
+        yield [(0, {"score": 1.0})]
+        self.open = False
+        self._gone.set()
+        raise Died("It ended.", retry_after=2)
+
+    async def ended(self) -> str:
+        await self._gone.wait()
+        return "signal 9"
+
+    async def stop(self) -> None:
+        self._gone.set()
+
+
+async def test_who_has_a_result_already_is_told_of_the_death(tiny: Path) -> None:
+    made: list[Dying] = []
+
+    async def start(_: OnnxHostSettings) -> Dying:
+        made.append(Dying())
+        return made[-1]
+
+    host = OnnxHost(OnnxHostSettings(), start)  # type: ignore[arg-type]
+    host.add(OnnxSettings("tiny", tiny))
+    with pytest.raises(EngineFailed, match="It ended"):
+        await host.run("tiny", ask("classification", Features((0, 1)), Features((1, 0))))
+    await host.close()
+    assert sum(process.asked for process in made) == 1
+
+
+async def test_a_process_that_dies_twice_fails_those_in_it_once_and_serves_the_next(
     running: Running, tiny: Path, slow: Path
 ) -> None:
     async with running(tiny, slow) as host:
@@ -88,13 +163,16 @@ async def test_a_killed_process_fails_those_in_it_once_and_serves_the_next(
         tasks = [asyncio.create_task(host.run("slow", features(LONG, i))) for i in range(6)]
         await until(lambda: host.state("slow").status == "ready" and host.state("slow").running == 6)
         os.kill(pid, signal.SIGKILL)
+        await until(lambda: host.memory()[0] not in (None, pid) and host.state("slow").status == "ready")
+        assert host.state("slow").running == 6
+        os.kill(pid_of(host), signal.SIGKILL)
         async with asyncio.timeout(30):
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [type(e) for e in outcomes] == [EngineFailed] * 6
+        assert len(outcomes) == 6
         assert all(isinstance(e, EngineFailed) and e.retry_after for e in outcomes)
         assert await yes(host) > 0.7
         assert pid_of(host) != pid
-        assert host.state("tiny").restarts_total == 1
+        assert host.state("tiny").restarts_total == 2
 
 
 async def test_a_process_that_hangs_is_replaced(running: Running, tiny: Path) -> None:
@@ -144,7 +222,7 @@ async def test_no_more_may_wait_than_the_queue_holds(running: Running, slow: Pat
         assert host.state("slow").running == 0
 
 
-async def test_a_run_without_end_is_given_up(running: Running, slow: Path) -> None:
+async def test_a_run_without_end_is_given_up(running: Running, slow: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async with running(slow, run_timeout_s=1.0, load_timeout_s=20.0) as host:
         await host.run("slow", features(1, 1))
         pid = pid_of(host)
@@ -152,6 +230,7 @@ async def test_a_run_without_end_is_given_up(running: Running, slow: Path) -> No
             await host.run("slow", features(LONG, 1))
         await host.run("slow", features(1, 1))
         assert pid_of(host) == pid, "the run was ended, not the process"
+    assert "onnxruntime" not in capfd.readouterr().err, "its own lines say what the error says already"
 
 
 async def test_who_leaves_is_not_computed_for(running: Running, slow: Path) -> None:
@@ -256,7 +335,12 @@ async def test_a_result_that_is_no_number(running: Running, tmp_path: Path) -> N
 async def test_a_head_without_its_base(running: Running, tmp_path: Path) -> None:
     head = graphs.write(tmp_path / "head", graphs.linear(), input="embedding", base="gone", features=[])
     async with running(head) as host:
-        with pytest.raises(BadModelFile, match="gone"):
+        for _ in range(2):
+            with pytest.raises(BadModelFile, match="head stands on gone, which is not whole"):
+                await host.run("head", ask("classification", "text"))
+        # What it stands on comes: it is looked at again.
+        graphs.write(tmp_path / "gone", graphs.linear())
+        with pytest.raises(BadModelFile, match="gone, the base of head, makes no embeddings"):
             await host.run("head", ask("classification", "text"))
 
 
@@ -302,7 +386,10 @@ async def test_pictures(running: Running, colours: Path) -> None:
         for data, code in [(b"no picture", "invalid_image"), (png(60_000, 60_000), "image_too_large")]:
             with pytest.raises(InvalidRequest) as caught:
                 await host.run("colours", ask("classification", Image(data)))
-            assert caught.value.code == code
+            assert (caught.value.code, caught.value.param) == (code, "input")
+            with pytest.raises(InvalidRequest) as caught:
+                await host.run("colours", ask("classification", shown[0], Image(data)))
+            assert (caught.value.code, caught.value.param) == (code, "input[1]")
         assert host.state("colours").restarts_total == 0
 
 

@@ -93,6 +93,21 @@ def test_a_bomb_is_not_lit(size: tuple[int, int]) -> None:
     assert refusal(png(*size)).code == "image_too_large"
 
 
+def test_the_pictures_of_a_request_are_bounded_together() -> None:
+    data = saved(Image.new("1", (5000, 5000)))
+    allowance = pictures.Allowance(30_000_000)
+    assert pictures.tensor(data, WANTED, allowance).shape == (3, 8, 8)
+    with pytest.raises(InvalidRequest, match="in all") as caught:
+        pictures.tensor(data, WANTED, allowance)
+    assert caught.value.code == "image_too_large"
+
+
+def test_a_small_file_of_many_pixels_is_not_decoded() -> None:
+    data = saved(Image.new("1", (7000, 7000)))
+    assert len(data) < 20_000
+    assert refusal(data).code == "image_too_large"
+
+
 @given(st.binary(max_size=64), st.integers(0, 200))
 def test_a_broken_picture_is_refused_or_read(noise: bytes, at: int) -> None:
     whole = saved(Image.new("RGB", (20, 20), "green"), "JPEG")
