@@ -170,7 +170,8 @@ class Egress:
         if size > MOST_SEARCHED:
             return Seen(request.declared, request.declared, failed=True)
         large = size > SEARCHED_AT_ONCE
-        names = await self._names.of(request.id, request.raw, large=large) if self._names else ()
+        search = self._names
+        names = await search.of(request.id, request.raw, trusted=request.trusted, large=large) if search else ()
         return await asyncio.to_thread(self._look, request, names) if large else self._look(request, names)
 
     def _look(self, request: Request, names: tuple[str, ...] | None) -> Seen:

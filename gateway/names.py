@@ -33,12 +33,18 @@ class Names:
         self._timeout_s = timeout_s
         self._told = Pieces[Sequence[tuple[int, int]]](self._asked)
 
-    async def of(self, request_id: str, raw: Mapping[str, Any], *, large: bool = False) -> tuple[str, ...] | None:
-        """The names in a body, and the words that they consist of; None: nothing is known, it failed or took too
-        long. A `large` one is made ready beside the event loop."""
+    async def of(
+        self, request_id: str, raw: Mapping[str, Any], *, trusted: frozenset[str] = frozenset(), large: bool = False
+    ) -> tuple[str, ...] | None:
+        """The names in a body, and the words that they consist of; None: nothing is known, it failed or took too long.
+
+        Args:
+            trusted: texts of it that the gateway wrote itself, which are not searched.
+            large: it is made ready beside the event loop.
+        """
         try:
             async with asyncio.timeout(self._timeout_s):
-                pieces = await asyncio.to_thread(_pieces, raw) if large else _pieces(raw)
+                pieces = await asyncio.to_thread(_pieces, raw, trusted) if large else _pieces(raw, trusted)
                 spans = await self._told.of(pieces)
         except Exception as error:  # noqa: BLE001 - whatever it is, it means: do not send
             # The type only: the text may quote what was searched.
@@ -53,8 +59,8 @@ class Names:
         return [tuple(spans_of(piece, answer)) for piece, answer in zip(pieces, answers, strict=True)]
 
 
-def _pieces(raw: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(piece for text in texts_of(raw) for piece in windows(text)))
+def _pieces(raw: Mapping[str, Any], trusted: frozenset[str]) -> list[str]:
+    return list(dict.fromkeys(piece for text in texts_of(raw, trusted) for piece in windows(text)))
 
 
 def names_of(settings: PrivacySettings, run: Run) -> Names | None:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from policies.detect import STRUCTURAL, said_in
 from policies.detect_text import plain
+from policies.name_places import strings_in
 
 NAME = "name"
 """The data class."""
@@ -25,8 +25,6 @@ SEED, EXTEND = 0.5, 0.15
 """Probabilities from which a word begins a name, and from which a neighbour belongs to it: measured to be best."""
 
 PARTICLES = frozenset("van von der den de la le di da del bin al ten ter zu dos".split())
-UNSEARCHED = STRUCTURAL | frozenset({"id", "tool_call_id", "file_id", "url", "data", "file_data", "$ref", "pattern"})
-"""Fields that hold no words; the names of tools are none either."""
 
 Found = tuple[int, int, str, float]
 """Start and end in characters, label, probability."""
@@ -37,18 +35,9 @@ _HALVES = re.compile("[\ud800-\udfff]")  # of a character beyond the 16-bit ones
 _PART = re.compile(r"[^\W\d_]{2,}")
 
 
-def texts_of(raw: Mapping[str, Any]) -> list[str]:
-    """The texts of a body that may hold names, plain, each once."""
-    said = [
-        one.text
-        for one in said_in(raw, set())
-        if one.key not in UNSEARCHED and (one.key != NAME or " " in one.text)  # those of tools have none
-    ]
-    said += [
-        message[NAME]
-        for message in raw.get("messages") or ()
-        if isinstance(message, dict) and message.get("role") != "tool" and isinstance(message.get(NAME), str)
-    ]
+def texts_of(raw: Mapping[str, Any], trusted: frozenset[str] = frozenset()) -> list[str]:
+    """The texts of a body that may hold names, plain, each once; without those that the gateway wrote itself."""
+    said = (text for text in strings_in(raw) if text not in trusted)
     texts = dict.fromkeys(_HALVES.sub("\ufffd", plain(text).text) for text in said)
     return [text for text in texts if _PART.search(text)]
 

@@ -15,6 +15,7 @@ from gateway.schemas.classify import What
 from policies.detect import MEDIA
 
 SPECIAL = frozenset("\\.^$|?*+()[]{}/-#&~")
+FIELD = "label"
 BESIDE_LABEL = 16
 """Tokens around the label: braces, quotes, the field's name."""
 
@@ -78,7 +79,18 @@ def question(base: Request, model: str, labels: Sequence[str], shown: Shown, abl
         # What the input was said to hold may show in what was made of it; that it is a picture does not.
         declared=base.declared if pictured else base.declared - {MEDIA},
         grammar=grammar,
+        trusted=_trusted(system, user, labels, shown),
     )
+
+
+def _trusted(system: str, user: str | list[dict[str, Any]], labels: Sequence[str], shown: Shown) -> frozenset[str]:
+    """What comes from here and from the manifest: labels, names of features; the rest that is said of a vector are
+    numbers. A text that is shown came from outside, and is none of it even where it reads like a label."""
+    own = frozenset({system, FIELD, *labels})
+    if isinstance(user, list):
+        return own
+    outside = isinstance(shown.given, str) and seen(shown.what, shown.given) == "raw"
+    return own - {user} if outside else own | {user}
 
 
 def _instructions(labels: Sequence[str], shown: Shown, structured: bool) -> str:
@@ -113,8 +125,8 @@ def _content(shown: Shown) -> str | list[dict[str, Any]]:
 def _schema(labels: Sequence[str]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {"label": {"type": "string", "enum": list(labels)}},
-        "required": ["label"],
+        "properties": {FIELD: {"type": "string", "enum": list(labels)}},
+        "required": [FIELD],
         "additionalProperties": False,
     }
 
@@ -132,7 +144,7 @@ def answered_label(text: str, labels: Sequence[str]) -> str | None:
             said = orjson.loads(said)
         except orjson.JSONDecodeError:
             return None
-        said = said.get("label") if isinstance(said, dict) and len(said) == 1 else None
+        said = said.get(FIELD) if isinstance(said, dict) and len(said) == 1 else None
     if not isinstance(said, str):
         return None
     if said.strip() in labels:

@@ -20,6 +20,7 @@ from gateway.config import ConfigError
 from gateway.schemas.classify import Escalate
 from gateway.schemas.task_responses import Classification
 from gateway.sse import Folded
+from policies.names import texts_of
 from tests.gateway.conftest import living
 from tests.gateway.small_models import SmallModel, judging, manifest
 
@@ -275,6 +276,18 @@ def test_a_language_model_sees_what_it_may(what, thing, sees):
         assert "secret" not in str(asked) + orjson.dumps(asked.raw).decode()
     assert asked.raw["messages"] == list(asked.messages)
     assert asked.key == "k"
+
+
+@pytest.mark.parametrize("what", ["prediction", "features", "raw"])
+@pytest.mark.parametrize("structured", [True, False])
+@pytest.mark.parametrize("thing", ["pump", "label", Features((1.5, 50.0)), {"hertz": 50.0, "bar": 1.5}])
+def test_all_but_the_text_itself_was_written_here(what, structured, thing):
+    """Even where the text reads like a label."""
+    able = Abilities(structured=structured, logprobs=False)
+    asked = question(BASE, "m", LABELS, Shown(what, thing, PREDICTION, NAMES), able)
+    shown = what == "raw" and isinstance(thing, str)
+    assert thing in str(asked.raw) if shown else asked.trusted >= {asked.messages[1]["content"]}
+    assert texts_of(asked.raw, asked.trusted) == ([thing] if shown else [])
 
 
 def test_a_picture_needs_a_model_that_sees():

@@ -24,6 +24,7 @@ from gateway.record import read_facts
 from gateway.small_models import runner
 from policies.names import literals
 from tests.gateway.conftest import living
+from tests.gateway.small_models import SmallModel, judging, manifest
 from tests.gateway.test_routing import FakeRemote
 from tests.onnx.conftest import folder, running  # noqa: F401 - fixtures
 
@@ -78,12 +79,14 @@ class Small:
 
 @pytest.fixture
 def site(tmp_path):
-    def made(small: Small | None, text: str = SITE, script=None):
+    def made(small: Small | None, text: str = SITE, script=None, others=()):
         file = tmp_path / "outstation.toml"
         file.write_text(text)
         config = load_config(file, environ={"OUTSTATION_HOME": str(tmp_path)})
         remote = [(route, FakeRemote(route.name, script or say("from afar"))) for route in remote_routes(config)]
-        return build_app(config, [FakeBackend("m", say("here"))], remote=remote, run=small.run if small else None)
+        return build_app(
+            config, [FakeBackend("m", say("here")), *others], remote=remote, run=small.run if small else None
+        )
 
     return made
 
@@ -122,6 +125,29 @@ async def test_who_may_not_see_names_is_not_asked(site, exchange):
     assert named.headers["x-outstation-route"] == "local/m"
     assert "not acme/large (privacy: holds name)" in named.headers["x-outstation-reason"]
     assert plain.headers["x-outstation-route"] == "acme/large"
+
+
+UNKNOWN = [{"metadata": {"id": "Maria Gonzales"}}, {"metadata": {"name": "Lindqvist"}}, {"url": "Maria Gonzales"}]
+
+
+@pytest.mark.parametrize("fields", UNKNOWN)
+@pytest.mark.parametrize("text", [SITE, DENIED])
+async def test_a_name_in_a_field_that_we_do_not_know_stays(site, exchange, fields, text):
+    app = site(Small(), text)
+    async with living(app):
+        begun = await ask(app, exchange, "Why does it hum?", model="acme/large", **fields)
+        message = {"role": "user", "content": "Why?", **fields}
+        within = await ask(app, exchange, model="acme/large", messages=[message])
+    assert [one.json["error"]["code"] for one in (begun, within)] == ["privacy_denied"] * 2
+    assert sent(app) == []
+
+
+async def test_what_the_gateway_wrote_itself_is_not_searched():
+    small = Small()
+    names = Names(model_finder(small.run, "rampart"), 1.0)
+    raw = {"messages": [{"role": "system", "content": "Sort: Lindqvist"}, {"role": "user", "content": "Öztürk"}]}
+    assert await names.of("r", raw, trusted=frozenset({"Sort: Lindqvist"})) == ("Öztürk",)
+    assert small.seen == ["Öztürk"]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +245,27 @@ async def test_names_of_a_list_never_leave(site, exchange, seed):
     body = orjson.dumps(sent(app)[0].raw).decode() + str(sent(app)[0])
     for name in people:
         assert name not in body and name.split()[-1] not in body
+
+
+@pytest.mark.parametrize(
+    ("what", "given", "source", "why"),
+    [
+        ("prediction", "red", "remote", "0.5 is below 0.7; acme/large was asked"),
+        ("raw", "It hums.", "remote", "0.5 is below 0.7; acme/large was asked"),
+        ("raw", "red", "edge", "0.5 is below 0.7; acme/large: privacy_denied"),
+    ],
+)
+async def test_labels_that_read_like_names_keep_no_classification_back(site, exchange, what, given, source, why):
+    judge = judging(lambda _: {"red": 0.5, "green": 0.5})
+    unsure = SmallModel("c", judge, manifest=manifest(labels=("red", "green"), confidence=0.7))
+    app = site(Small(["red", "green"]), DENIED, say('{"label": "green"}'), [unsure])
+    async with living(app):
+        body = {"model": "c", "input": given, "escalate": {"to": "acme/large", "what": what}}
+        begun = exchange(app, body, "/v1/classify")
+        await begun.end()
+    (result,) = begun.json["results"]
+    assert (result["source"], result["why"]) == (source, why)
+    assert len(sent(app)) == (source == "remote")
 
 
 async def test_what_was_searched_is_not_searched_again():

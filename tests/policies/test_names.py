@@ -4,12 +4,13 @@ import random
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from policies.detect import Detector
 from policies.detect_given import Given
 from policies.detect_text import plain
+from policies.name_places import PLACES
 from policies.names import OVERLAP, WINDOW, literals, spans_of, texts_of, windows
 from policies.redact import redact
 
@@ -125,6 +126,103 @@ def test_which_texts_are_searched():
         ],
     }
     assert set(texts_of(raw)) == {"Maria Li", "Calls somebody.", "Bob Li", "Maria", "Ask Bob \ufffd\ufffd"}
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "https://pictures.example/John-Miller.png"}}
+CALL = {"id": "call_John", "type": "function", "function": {"name": "John", "arguments": "{}"}}
+OF_THE_WIRE = {
+    "model": "acme/John",
+    "response_format": {"type": "json_schema", "json_schema": {"name": "John", "schema": {"$ref": "#/$defs/John"}}},
+    "tool_choice": {"type": "function", "function": {"name": "John"}},
+    "tools": [
+        {"type": "function", "function": {"name": "John", "parameters": {"items": [{"$ref": "#/John"}]}}},
+    ],
+    "messages": [
+        {"role": "assistant", "tool_calls": [CALL], "content": None},
+        {"role": "tool", "name": "John", "tool_call_id": "call_John", "content": ""},
+        {"role": "user", "content": [IMAGE, {"type": "file", "file": {"file_id": "John"}}]},
+        {"role": "user", "content": [{"type": "file", "file": {"file_data": "JohnMillerJohnMiller"}}]},
+    ],
+}  # fmt: skip
+
+
+def test_only_what_stands_at_its_place_in_its_form_is_not_searched():
+    assert texts_of(OF_THE_WIRE) == []
+    spaced = orjson.loads(orjson.dumps(OF_THE_WIRE).replace(b"John", b"John Miller"))
+    assert set(texts_of(spaced)) == {
+        *("John Miller", "call_John Miller", "acme/John Miller", "#/$defs/John Miller", "#/John Miller"),
+        *("https://pictures.example/John Miller-Miller.png", "John MillerMillerJohn MillerMiller"),
+    }
+
+
+KEYS = (
+    *("id", "url", "data", "pattern", "name", "role", "type", "model", "format", "object", "detail", "tool_choice"),
+    *(
+        "tool_call_id",
+        "file_id",
+        "file_data",
+        "$ref",
+        "reasoning_effort",
+        "image_url",
+        "function",
+        "messages",
+        "tools",
+        "[]",
+    ),
+)
+PLANTED = "Miller"
+
+
+@st.composite
+def bodies_with_a_name(draw):
+    """A body in which a name stands under keys of the wire in odd places."""
+    keys = draw(st.lists(st.sampled_from(KEYS) | st.text("abc\0", min_size=1, max_size=3), min_size=1, max_size=6))
+    value = draw(st.sampled_from([PLANTED, f"John {PLANTED}", [PLANTED]]))
+    for key in reversed(keys):
+        value = {key: value} if draw(st.booleans()) else [{"type": "text", key: value}]
+    at = draw(st.sampled_from(["metadata", "prompt", "x", "messages", "message", "schema", "image_url"]))
+    if at == "message":
+        return {"messages": [{"role": "user", "content": "", "extra": value}]}
+    if at == "schema":
+        return {"tools": [{"type": "function", "function": {"name": "f", "parameters": value}}]}
+    if at == "image_url":
+        return {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": value}]}]}
+    return {at: value}
+
+
+@settings(max_examples=500, deadline=None)
+@given(bodies_with_a_name())
+def test_a_name_under_any_key_at_any_depth_is_searched_but_at_the_places_of_the_wire(raw):
+    assume(not at_its_place(raw))
+    assert any(PLANTED in text for text in texts_of(raw))
+
+
+def at_its_place(raw):
+    """By the list of places alone, and not by the walk."""
+
+    def paths(value, path):
+        if isinstance(value, str) and PLANTED in value:
+            yield path, value
+        for name, item in value.items() if isinstance(value, dict) else ():
+            yield from paths(item, f"{path}.{name}")
+        for item in value if isinstance(value, list) else ():
+            yield from paths(item, f"{path}[]")
+
+    return any(
+        form.fullmatch(value) and path.removeprefix(".") in places.split()
+        for path, value in paths(raw, "")
+        for form, places in PLACES.items()
+    )
+
+
+def test_what_the_gateway_wrote_is_not_searched_and_all_else_is():
+    raw = {"messages": [{"content": "Sort: red"}, {"content": "Sort: red."}], "enum": ["red", "Red"]}
+    assert set(texts_of(raw, frozenset({"Sort: red", "red"}))) == {"Sort: red.", "Red"}
+
+
+def test_what_is_no_json_is_not_taken_for_clean():
+    with pytest.raises(TypeError):
+        texts_of({"metadata": {"x": {"Miller"}}})
 
 
 @pytest.mark.parametrize("messages", [None, "Maria", [None, "Maria", {"name": 3}]])
