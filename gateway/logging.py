@@ -28,6 +28,7 @@ def set_up(settings: LoggingSettings) -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # The server says the same in lines of its own; ours suffice.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings are of clients' odd forms
 
 
 def formatter(settings: LoggingSettings) -> logging.Formatter:

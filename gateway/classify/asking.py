@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import orjson
 
-from backends.errors import EngineFailed
+from backends.errors import BackendError, EngineFailed
 from backends.types import Request, Usage
 from gateway.children import Children
 from gateway.dispatch import Dispatcher
@@ -71,3 +71,11 @@ async def together(calls: Iterable[Coroutine[object, object, T]]) -> list[T]:
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
+
+
+async def or_error(call: Coroutine[object, object, T]) -> T | BackendError:
+    """What it comes to, its error included; a defect of ours is raised all the same."""
+    try:
+        return await call
+    except BackendError as error:
+        return error

@@ -6,9 +6,10 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
+from backends.errors import BackendError
 from backends.onnx.manifest import Manifest
 from backends.types import Event, Request
-from gateway.classify.asking import Answered, Asking, together
+from gateway.classify.asking import Answered, Asking, or_error, together
 from gateway.classify.escalation import Escalation, Escalator, Unsure
 from gateway.classify.inputs import Input
 from gateway.classify.verdict import Verdict, doubt, opinion_of
@@ -33,7 +34,7 @@ class Panel:
     """Answers a whole HTTP request. The first member's inference is that request's own; the others' go beside it.
 
     Attributes:
-        verdicts: of each member, by input; there once `answer` has ended.
+        verdicts: of each member, by input, or why it has none; there once `answer` has ended.
     """
 
     def __init__(self, dispatcher: Dispatcher, members: Sequence[Member], asking: Asking, escalator: Escalator) -> None:
@@ -41,24 +42,34 @@ class Panel:
         self._members = members
         self._asking = asking
         self._escalator = escalator
-        self.verdicts: list[list[Verdict]] = []
+        self.verdicts: list[list[Verdict] | BackendError] = []
 
     def bound_s(self, request: Request) -> float:
         """As the dispatcher's."""
         return self._dispatcher.bound_s(request)
 
     async def answer(self, request: Request, outcome: Outcome) -> AsyncGenerator[Event, None]:
-        """The usage of all inferences together, once they have ended. Raises `BackendError`s."""
+        """The usage of all inferences together, once they have ended; a member's failure is that member's alone.
+
+        Raises:
+            BackendError: the first member's, if all have failed.
+        """
         first, *others = self._members
-        if others:
-            calls = [self._first(first, outcome), *(self._besides(member, outcome) for member in others)]
-            self.verdicts = await together(calls)
-        else:
-            self.verdicts = [await self._first(first, outcome)]
+        calls = [self._first(first, outcome), *(self._besides(member, outcome) for member in others)]
+        self.verdicts = await together(or_error(call) for call in calls)
+        failed = [one for one in self.verdicts if isinstance(one, BackendError)]
+        if len(failed) == len(self._members):
+            raise failed[0]
         yield self._asking.usage
 
     async def _first(self, member: Member, outcome: Outcome) -> list[Verdict]:
-        return await self._judged(member, await self._asking.ask(member.request, outcome), outcome)
+        try:
+            answered = await self._asking.ask(member.request, outcome)
+        except BackendError as error:
+            # Whatever the others say: this is how this one ended, in the audit and in the figures of its model.
+            outcome.end("error", error.code)
+            raise
+        return await self._judged(member, answered, outcome)
 
     async def _besides(self, member: Member, parent: Outcome) -> list[Verdict]:
         return await self._judged(member, await self._asking.ask_besides(member.request, parent), parent)

@@ -121,3 +121,8 @@ def verdict_object(verdict: Verdict, manifest: Manifest, top_k: int, threshold: 
             if probability >= least
         ]
     return said
+
+
+def failed_object(index: int, model: str, version: str, error: Mapping[str, Any]) -> dict[str, Any]:
+    """In place of a verdict, of a model that has none. `error`: as the API has them."""
+    return {"index": index, "model": model, "version": version, "error": error}

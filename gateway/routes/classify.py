@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import orjson
 from starlette.requests import Request as HTTPRequest
 
-from backends.errors import InvalidRequest, ModelNotFound, Unavailable
+from backends.errors import BackendError, InvalidRequest, ModelNotFound, Unavailable
 from backends.types import Image, Request, Usage
 from gateway.classify.asking import Asking
 from gateway.classify.escalation import Escalation, Escalator, merged
 from gateway.classify.inputs import Input, inputs_of, prompts_for
 from gateway.classify.panel import Member, Panel
-from gateway.classify.verdict import verdict_object
+from gateway.classify.verdict import failed_object, verdict_object
+from gateway.errors import error_body
 from gateway.manifests import ManifestOf
 from gateway.outcome import new_id
 from gateway.routes.answer import Answer
@@ -119,11 +120,15 @@ def _check_there(site: Site, name: str) -> None:
 
 
 def _body(panel: Panel, members: Sequence[Member], wire: ClassifyRequest, usage: Usage) -> bytes:
-    results = [
-        verdict_object(verdict, member.manifest, wire.top_k or LABELS_SHOWN, wire.threshold)
-        for member, verdicts in zip(members, panel.verdicts, strict=True)
-        for verdict in verdicts
-    ]
+    results: list[dict[str, Any]] = []
+    for member, verdicts in zip(members, panel.verdicts, strict=True):
+        if isinstance(verdicts, BackendError):
+            results += _failed(member, verdicts)
+        else:
+            results += [
+                verdict_object(verdict, member.manifest, wire.top_k or LABELS_SHOWN, wire.threshold)
+                for verdict in verdicts
+            ]
     said: dict[str, Any] = {"id": f"clf-{new_id()}", "object": "classification"}
     if len(members) == 1:
         said["model"] = results[0]["model"]
@@ -136,3 +141,10 @@ def _body(panel: Panel, members: Sequence[Member], wire: ClassifyRequest, usage:
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }
     return orjson.dumps(said)
+
+
+def _failed(member: Member, error: BackendError) -> list[dict[str, Any]]:
+    """One entry for each input, as of the models that answered."""
+    said = orjson.loads(error_body(error, NAMES))["error"]
+    name, version = member.manifest.name, member.manifest.version
+    return [failed_object(index, name, version, said) for index in range(len(member.inputs))]

@@ -100,6 +100,7 @@ class ClassifyRequest(Asked):
     truncate: bool | None = Field(
         default=None, description="Cuts texts that are longer than the model takes, in place of an error."
     )
+    stream: bool | None = Field(default=None, description="Only `false`: the answer comes as a whole.")
     escalate: (
         Annotated[
             Annotated[bool, Tag("<switch>")] | Annotated[Escalate, Tag("<how>")],
@@ -115,6 +116,13 @@ class ClassifyRequest(Asked):
             images = sum(isinstance(one, Given) and one.image is not None for one in given)
             if images > MOST_IMAGES:
                 raise ValueError(f"at most {MOST_IMAGES} images, got {images}")
+        return given
+
+    @field_validator("stream")
+    @classmethod
+    def _whole(cls, given: bool | None) -> bool | None:
+        if given:
+            raise ValueError("a classification has no stream; leave it out")
         return given
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from gateway.schemas.generation import Asked
 from gateway.schemas.parse import Many, Wire
@@ -34,6 +34,13 @@ class TextInput(Wire):
 
     type: Literal["text"]
     text: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_picture(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("type") == "image_url":
+            raise ValueError("pictures cannot be judged here, only texts")
+        return given
 
 
 def _shape(value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.schemas.responses import Out
+from gateway.schemas.responses import ErrorDetail, Out
 
 
 class PromptUsage(Out):
@@ -102,6 +102,15 @@ class ClassificationResult(Out):
     spans: list[Span] | None = Field(default=None, description="Only of a model that finds places in a text.")
 
 
+class ClassificationFailure(Out):
+    """In place of a result, of one among several models that failed."""
+
+    index: int = Field(description="Of the input.")
+    model: str
+    version: str
+    error: ErrorDetail
+
+
 class ClassificationUsage(Out):
     prompt_tokens: int
     completion_tokens: int
@@ -115,5 +124,5 @@ class Classification(Out):
     object: Literal["classification"]
     model: str | None = Field(default=None, description="Of an answer by one model.")
     labels: dict[str, float | None] | None = Field(default=None, description="Of an answer with one result: its own.")
-    results: list[ClassificationResult] = Field(description="By model, then by input.")
+    results: list[ClassificationResult | ClassificationFailure] = Field(description="By model, then by input.")
     usage: ClassificationUsage

@@ -96,12 +96,41 @@ async def test_each_model_has_its_own_row_in_the_audit_and_its_own_figures(make_
     assert app.shared.running_ids == set()
 
 
-async def test_one_model_that_fails_fails_the_request_and_ends_the_others(make_app, exchange):
-    never = asyncio.Event()
-    slow = SmallModel("slow", lambda _: [never], manifest=manifest(name="slow"))
-    full = SmallModel("full", lambda _: [Overloaded("full", retry_after=1)], manifest=manifest(name="full"))
-    begun = await ask(exchange, make_app(slow, full), models=["slow", "full"], input="x")
+def failing(name: str, error: Exception) -> SmallModel:
+    return SmallModel(name, lambda _: [error], manifest=manifest(name=name))
+
+
+@pytest.mark.parametrize("models", [["full", "c"], ["c", "full"]])
+async def test_one_model_that_fails_does_so_alone(make_app, exchange, tmp_path, models):
+    app = make_app(failing("full", Overloaded("It is full.", retry_after=1)), classifier())
+    async with living(app):
+        begun = await ask(exchange, app, models=models, input=["x", "y"])
+    assert begun.status == 200
+    results = begun.json["results"]
+    assert [(r["model"], r["index"]) for r in results] == [(model, index) for model in models for index in (0, 1)]
+    assert [r["label"] for r in results if r["model"] == "c"] == ["pump", "pump"]
+    error = {"message": "It is full.", "type": "rate_limit_error", "param": None, "code": "queue_full"}
+    assert [r for r in results if r["model"] == "full"] == [
+        {"index": index, "model": "full", "version": "7", "error": error} for index in (0, 1)
+    ]
+    assert begun.json["usage"]["prompt_tokens"] == 4
+    rows = {row.route: row.ending for row in decisions(tmp_path / "audit.db", 0.0)}
+    assert rows == {"local/full": "error", "local/c": "success"}
+
+
+async def test_if_all_models_fail_the_first_ones_error_is_the_answer(make_app, exchange):
+    wrong = failing("wrong", InvalidRequest("too long", param="prompt", code="context_length_exceeded"))
+    app = make_app(failing("full", Overloaded("full", retry_after=1)), wrong)
+    begun = await ask(exchange, app, models=["full", "wrong"], input="x")
     assert (begun.status, begun.json["error"]["code"]) == (429, "queue_full")
+    begun = await ask(exchange, app, models=["wrong", "full"], input="x")
+    assert (begun.status, begun.json["error"]["param"]) == (400, "input")
+
+
+async def test_a_defect_of_one_model_is_the_whole_requests_and_ends_the_others(make_app, exchange):
+    slow = SmallModel("slow", lambda _: [asyncio.Event()], manifest=manifest(name="slow"))
+    begun = await ask(exchange, make_app(slow, failing("odd", KeyError("x"))), models=["slow", "odd"], input="x")
+    assert (begun.status, begun.json["error"]["code"]) == (500, "internal_error")
     assert slow.ended == ["cancelled"]
 
 
@@ -254,6 +283,7 @@ WRONG = [
     ({**VECTOR, "input": [{"features": [1.0, 2.0]}, {"features": [1.0]}]}, "input[1].features"),
     ({"input": "x"}, "model"),
     ({**TEXT, "models": ["c"], "input": "x"}, "model"),
+    ({**TEXT, "input": "x", "stream": True}, "stream"),
     ({"models": [], "input": "x"}, "models"),
     ({"models": ["c", "c"], "input": "x"}, "models"),
     ({"models": ["c"] * 9, "input": "x"}, "models"),

@@ -94,7 +94,8 @@ WRONG = [
     ({"input": ["a", ""]}, "input[1]"),
     ({"input": ["a", {"type": "text", "text": "b"}]}, "input[1]"),
     ({"input": [{"type": "text", "text": "b"}, "a"]}, "input[1]"),
-    ({"input": [IMAGE]}, "input[0].type"),
+    ({"input": [IMAGE]}, "input[0]"),
+    ({"input": [{"type": "audio", "text": "b"}]}, "input[0].type"),
     ({"input": ["a"] * (MOST_INPUTS + 1)}, "input"),
     ({"input": [{"type": "text", "text": "b"}] * (MOST_PARTS + 1)}, "input"),
     ({"model": "m"}, "model"),
@@ -110,6 +111,14 @@ async def test_wrong_requests(make_app, exchange, fields, param):
     assert begun.json["error"]["param"] == param
     assert begun.headers["x-outstation-route"] == "none"
     assert backend.requests == []
+
+
+async def test_of_a_picture_it_says_that_it_cannot_be_judged(make_app, exchange):
+    parts = [{"type": "text", "text": "b"}, IMAGE]
+    begun = exchange(make_app(judges()), {"model": "tox", "input": parts}, PATH)
+    await begun.end()
+    assert (begun.status, begun.json["error"]["param"]) == (400, "input[1]")
+    assert begun.json["error"]["message"] == "`input[1]`: pictures cannot be judged here, only texts."
 
 
 async def test_a_model_of_which_nothing_is_known_says_no_more_than_that(make_app, exchange):
