@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from contextlib import aclosing
 from pathlib import Path
 
@@ -96,4 +98,18 @@ async def test_it_is_loaded_at_the_start_if_asked_for(tmp_path: Path) -> None:
     model = OnnxBackend(OnnxSettings("tiny", path, load_at_start=True), host)
     await model.start()
     assert model.state().status == "ready"
+    await model.close()
+
+
+async def test_the_next_process_loads_it_again_though_nobody_asks(tmp_path: Path) -> None:
+    path = graphs.write(tmp_path / "tiny", graphs.linear())
+    host = OnnxHost(OnnxHostSettings())
+    model = OnnxBackend(OnnxSettings("tiny", path, load_at_start=True), host)
+    await model.start()
+    first = model.state().pid
+    assert first
+    os.kill(first, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        while model.state().status != "ready" or model.state().pid == first:
+            await asyncio.sleep(0.01)
     await model.close()
