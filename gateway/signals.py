@@ -87,13 +87,13 @@ class Signals:
             return Told({}, unknown)
         began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self._timeout_s) as limit:
-                sides = await _cut(texts, wanted, large=large)
-                if sides is None:
-                    log.warning("%s: %s is not known: the text is too long", request_id, name)
-                    return Told({}, unknown | {TOO_LONG})
-                pieces = [piece for side in wanted for piece in sides[side]]
-                limit.reschedule(began + self._timeout_s + self._piece_s * len(pieces))
+            # How long it may take is known only once it is cut, which its own bounds keep short.
+            sides = await _cut(texts, wanted, large=large)
+            if sides is None:
+                log.warning("%s: %s is not known: the text is too long", request_id, name)
+                return Told({}, unknown | {TOO_LONG})
+            pieces = [piece for side in wanted for piece in sides[side]]
+            async with asyncio.timeout_at(began + self._timeout_s + self._piece_s * len(pieces)):
                 scores = dict(zip(pieces, await self._told[name].of(pieces), strict=True))
         except Exception as error:  # noqa: BLE001 - whatever it is, the signal is not known
             # The type only: the text may quote what was judged.

@@ -114,20 +114,23 @@ class _Token(NamedTuple):
 def windows(text: str) -> Iterator[str]:
     """A text in pieces that a small model can take, each place of it in one."""
     held: list[_Token] = []
+    used = 0
     for match in _TOKEN.finditer(text):
         token = _Token(match.start(), match.end(), 1 + (match.end() - match.start() - 1) // 6)
-        if held and not _fits(held, token):
+        if held and not _fits(held, used, token):
             yield text[held[0].start : held[-1].end]
             held = _overlap(held)
-            while held and not _fits(held, token):
-                del held[0]
+            used = sum([one.cost for one in held])
+            while held and not _fits(held, used, token):
+                used -= held.pop(0).cost
         held.append(token)
+        used += token.cost
     if held:
         yield text[held[0].start : held[-1].end]
 
 
-def _fits(held: Sequence[_Token], token: _Token) -> bool:
-    return token.end - held[0].start <= WINDOW and sum([one.cost for one in held]) + token.cost <= MOST_TOKENS
+def _fits(held: Sequence[_Token], used: int, token: _Token) -> bool:
+    return token.end - held[0].start <= WINDOW and used + token.cost <= MOST_TOKENS
 
 
 def _overlap(held: list[_Token]) -> list[_Token]:
