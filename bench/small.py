@@ -98,6 +98,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every runtime; default: the cores")
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
     parser.add_argument("--write", action="store_true", help="keep the tables in bench/RESULTS.md")
+    parser.add_argument("--optimized", help="a model in the store that `outstation models optimize` made of torch's")
     parser.add_argument("--torch", type=Path, default=HERE.parent / ".venv-bench-st" / "bin" / "python")
     args = parser.parse_args(argv)
     args.rounds = args.rounds or (1 if args.quick else 3)
@@ -150,7 +151,7 @@ async def one_round(
         for name, runtime in raw.items():
             to.classify[name].append(await classified(server.port, name, runtime, plan.classify))
     if "embed" in args.scenario:
-        await embedded(server.port, peer, plan.texts, to)
+        await embedded(server.port, peer, plan.texts, to, args.optimized)
     if alone is not None:
         for tokens in LENGTHS:
             for way, one in ((BATCHED, server), (ALONE, alone)):
@@ -171,13 +172,17 @@ async def classified(port: int, name: str, runtime: Bare, total: int) -> report.
     return report.Classified(calls, runs, whole)
 
 
-async def embedded(port: int, peer: Torch | None, count: int, to: Results) -> None:
+async def embedded(port: int, peer: Torch | None, count: int, to: Results, optimized: str | None = None) -> None:
     """So many texts in one request, then by sentence-transformers in one call; texts a second."""
     texts = [text_of(LONG_TOKENS, number) for number in range(count)]
-    body = {"model": EMBEDDER, "input": texts, "encoding_format": "base64"}
-    await fetch(port, "/v1/embeddings", body | {"input": texts[:32]})
-    calls = _told(await call(port, [post("/v1/embeddings", body)], clients=1, total=1))
-    to.embed["outstation, int8"].append(count * calls.rate)
+    ours = {"outstation, int8 weights": EMBEDDER}
+    if optimized:
+        ours["outstation, int8 by `models optimize`"] = optimized
+    for label, name in ours.items():
+        body = {"model": name, "input": texts, "encoding_format": "base64"}
+        await fetch(port, "/v1/embeddings", body | {"input": texts[:32]})
+        calls = _told(await call(port, [post("/v1/embeddings", body)], clients=1, total=1))
+        to.embed[label].append(count * calls.rate)
     if peer is not None:
         peer.encode(texts[:32])
         seconds, _ = await asyncio.to_thread(peer.encode, texts)
