@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
-
-from bench.report import Table, cpu
+from bench import results
+from bench.report import Table
+from bench.results import Part
 from bench.stats import percentile
 
 BEGIN = "<!-- written by `python -m bench.decisions --write` -->"
@@ -93,24 +89,7 @@ def by_class(results: Results) -> list[tuple[str, int, int]]:
 
 def machine() -> str:
     """What the figures were taken on."""
-    memory = psutil.virtual_memory().total / 2**30
-    return "\n".join(
-        [
-            f"- CPU: {cpu()}, {psutil.cpu_count()} cores, {memory:.0f} GiB of memory; one core is used",
-            f"- System: {platform.system()} {platform.release()}, Python {platform.python_version()}",
-            f"- Taken on {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}",
-            f"- Load average when it began: {os.getloadavg()[0]:.2f}",
-        ]
-    )
+    return results.machine(beside="one core is used")
 
 
-def keep(path: Path, text: str) -> None:
-    """Puts `text` between the decisions' markers in RESULTS.md, at its end if there are none yet."""
-    old = path.read_text()
-    if BEGIN not in old:
-        old = f"{old.rstrip()}\n{HEADING}{BEGIN}\n{END}\n"
-    before, _, rest = old.partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not closed:
-        raise ValueError(f"{path} has lost its markers: put {END!r} behind the decisions' part")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+keep = Part(BEGIN, END, HEADING).keep

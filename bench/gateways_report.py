@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Protocol
 
-import psutil
-
+from bench import results
 from bench.gateways_load import QUESTION, SYSTEM, Calls, Streams
-from bench.report import Table, cpu, ms
+from bench.report import Table, ms
+from bench.results import Part
 from bench.upstream import CONTENT
 
 BEGIN = "<!-- written by `make bench-gateways BENCH_ARGS=--write` -->"
@@ -144,28 +140,11 @@ def start_table(rounds: Rounds) -> Table:
 
 def machine(rounds: int, versions: str, pinned: str, plan: Loads) -> str:
     """What the figures were taken on, and how."""
-    memory = psutil.virtual_memory().total / 2**30
-    return "\n".join(
-        [
-            f"- CPU: {cpu()}, {psutil.cpu_count()} cores, {memory:.0f} GiB of memory",
-            f"- Pinned: {pinned}",
-            f"- System: {platform.system()} {platform.release()}, Python {platform.python_version()}",
-            f"- Packages: {versions}",
-            f"- Each request asks {len(SYSTEM + QUESTION)} characters, each answer has {len(CONTENT)}",
-            f"- Taken on {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {rounds} interleaved rounds",
-            f"- Load average when it began: {os.getloadavg()[0]:.2f}",
-        ]
-    )
+    asked = f"Each request asks {len(SYSTEM + QUESTION)} characters, each answer has {len(CONTENT)}"
+    return results.machine(f"Pinned: {pinned}", f"Packages: {versions}", asked, rounds=rounds)
 
 
-def keep(path: Path, text: str) -> None:
-    """Puts `text` between the gateways' markers in RESULTS.md; all else in the file stays."""
-    old = path.read_text()
-    before, found, rest = old.partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not (found and closed):
-        raise ValueError(f"{path} has lost its markers: put {BEGIN!r} and {END!r} around the gateways' part")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+keep = Part(BEGIN, END).keep
 
 
 def spread(values: Iterable[float], show: Callable[[float], str], unit: str = "") -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.injection_head import Head, graph
 from bench.report import Table
+from bench.results import Part
 
 BEGIN = "<!-- written by `python -m bench.injection_guard --write` -->"
 END = "<!-- end of the injection guard -->"
@@ -193,16 +194,7 @@ def keep_model(folder: Path, head: Head, threshold: float, sets: Sets) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest(head, threshold, data, sets), indent=2) + "\n")
 
 
-def keep(path: Path, text: str) -> None:
-    """Puts `text` between the guard's markers in RESULTS.md, at its end if there are none yet."""
-    old = path.read_text()
-    if BEGIN not in old:
-        old = f"{old.rstrip()}\n{HEADING}{BEGIN}\n{END}\n"
-    before, _, rest = old.partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not closed:
-        raise ValueError(f"{path} has lost its markers: put {END!r} behind the guard's part")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+keep = Part(BEGIN, END, HEADING).keep
 
 
 def part(value: float) -> str:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import psutil
-
+from bench import results
 from bench.overload_load import Seen
-from bench.report import Table, cpu, ms
+from bench.report import Table, ms
+from bench.results import Part
 from bench.stats import percentile
 
 BEGIN = "<!-- written by `python -m bench.overload --write` -->"
@@ -152,25 +149,8 @@ def share(some: Sequence[Seen], all_of_them: int) -> str:
 
 def machine(model: Path) -> str:
     """What the figures were taken on."""
-    memory = psutil.virtual_memory().total / 2**30
-    return "\n".join(
-        [
-            f"- CPU: {cpu()}, {psutil.cpu_count()} cores, {memory:.0f} GiB of memory; load and provider on them too",
-            f"- System: {platform.system()} {platform.release()}, Python {platform.python_version()}",
-            f"- Model: `{model.name}`, {model.stat().st_size:,} bytes",
-            f"- Taken on {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}",
-            f"- Load average when it began: {os.getloadavg()[0]:.2f}",
-        ]
-    )
+    file = f"Model: `{model.name}`, {model.stat().st_size:,} bytes"
+    return results.machine(file, beside="load and provider on them too")
 
 
-def keep(path: Path, text: str) -> None:
-    """Puts `text` between the overload's markers in RESULTS.md, at its end if there are none yet."""
-    old = path.read_text()
-    if BEGIN not in old:
-        old = f"{old.rstrip()}\n{HEADING}{BEGIN}\n{END}\n"
-    before, _, rest = old.partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not closed:
-        raise ValueError(f"{path} has lost its markers: put {END!r} behind the overload's part")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+keep = Part(BEGIN, END, HEADING).keep

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from bench import results
+from bench.results import Part
 from bench.scenarios import Disconnect, Idle, Neighbour
 from bench.stats import Figures, middle
 
@@ -110,27 +107,11 @@ def python_table(shares: Mapping[int, Sequence[float]]) -> Table:
 
 def machine(model: Path, rounds: int, versions: str) -> str:
     """What the figures were taken on: CPU, cores, memory, system, versions, date."""
-    load = os.getloadavg()[0]
-    return "\n".join(
-        [
-            f"- CPU: {cpu()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB of memory",
-            f"- System: {platform.system()} {platform.release()}, Python {platform.python_version()}",
-            f"- Model: `{model.name}`, {model.stat().st_size:,} bytes",
-            f"- Packages: {versions}",
-            f"- Taken on {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {rounds} interleaved rounds",
-            f"- Load average when it began: {load:.2f}",
-        ]
-    )
+    file = f"Model: `{model.name}`, {model.stat().st_size:,} bytes"
+    return results.machine(file, f"Packages: {versions}", rounds=rounds)
 
 
-def keep(path: Path, text: str) -> None:
-    """Puts `text` between RESULTS.md's markers; what people wrote around them stays."""
-    old = path.read_text() if path.exists() else f"# Results\n\n{BEGIN}\n{END}\n"
-    before, found, rest = old.partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not (found and closed):
-        raise ValueError(f"{path} has lost its markers: put {BEGIN!r} and {END!r} around the measured part")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+keep = Part(BEGIN, END).keep
 
 
 def ms(seconds: float) -> str:
@@ -143,16 +124,6 @@ def ms(seconds: float) -> str:
 def ratio(value: float, reference: float | None) -> str:
     """How many times the reference; a dash without one."""
     return f"{value / reference:.2f}" if reference else "–"
-
-
-def cpu() -> str:
-    """The processor's name, as the system has it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _median(values: Iterable[float]) -> float:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Protocol
 
-import psutil
-
+from bench import results
 from bench.client import Answer
 from bench.gateways_load import Calls
 from bench.gateways_report import fine
-from bench.report import Table, cpu
+from bench.report import Table
+from bench.results import Part
 from bench.stats import percentile
 
 BEGIN = "<!-- written by `make bench-small BENCH_ARGS=--write` -->"
@@ -221,25 +217,7 @@ def decode_rate(answer: Answer) -> float:
 
 def machine(rounds: int, threads: int) -> str:
     """What the figures were taken on, and how."""
-    memory = psutil.virtual_memory().total / 2**30
-    return "\n".join(
-        [
-            f"- CPU: {cpu()}, {psutil.cpu_count()} cores, {memory:.0f} GiB of memory",
-            f"- System: {platform.system()} {platform.release()}, Python {platform.python_version()}",
-            f"- Threads of each runtime: {threads}",
-            f"- Taken on {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {rounds} interleaved rounds",
-            f"- Load average when it began: {os.getloadavg()[0]:.2f}",
-        ]
-    )
+    return results.machine(f"Threads of each runtime: {threads}", rounds=rounds)
 
 
-def keep(path: Path, text: str) -> None:
-    """Puts `text` between the small models' markers in RESULTS.md, at its end if there are none yet."""
-    old = path.read_text()
-    if BEGIN not in old:
-        old = f"{old.rstrip()}\n{HEADING}{BEGIN}\n{END}\n"
-    before, _, rest = old.partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not closed:
-        raise ValueError(f"{path} has lost its markers: put {END!r} behind the small models' part")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+keep = Part(BEGIN, END, HEADING).keep

@@ -63,7 +63,7 @@ class Planner:
         self._site = site
         self._policies = policies
         self._books = books
-        self._egress = egress
+        self.egress = egress
         self._always_looks = always_looks
         self._signals = signals
         self._clock = clock
@@ -116,11 +116,11 @@ class Planner:
     async def _looked(self, request: Request, size: int, *, looks: bool) -> tuple[Seen, Told]:
         """What is in it and what it is like, told at the same time."""
         if self._signals is None:
-            return await self._egress.look(request, size) if looks else Seen(request.declared, request.declared), Told()
+            return await self.egress.look(request, size) if looks else Seen(request.declared, request.declared), Told()
         judged = self._signals.of(request, large=size > SEARCHED_AT_ONCE)
         if not looks:
             return Seen(request.declared, request.declared), await judged
-        told, seen = await asyncio.gather(judged, self._egress.look(request, size))  # who has less time asks first
+        told, seen = await asyncio.gather(judged, self.egress.look(request, size))  # who has less time asks first
         return seen, told
 
     def again(self, request: Request, route: Route, outcome: Outcome) -> Plan:

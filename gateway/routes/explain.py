@@ -45,7 +45,7 @@ def explain_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[
         planner = inference.dispatcher.planner
         try:
             decided = await planner.decide(request, outcome)
-            tried = await rehearse(planner._egress, request, decided.plan, outcome.received, decided.names)
+            tried = await rehearse(planner.egress, request, decided.plan, outcome.received, decided.names)
             refusal: BackendError | None = tried.refusal
         except BackendError as error:
             if outcome.decided is None:

@@ -54,7 +54,7 @@ def box() -> FakeBackend:
 
 def seen_by(gateway: Whole, detector: Detector) -> None:
     """Lets the gateway search with that one."""
-    gateway.app.current.inference.dispatcher.planner._egress._detector = detector
+    gateway.app.current.inference.dispatcher.planner.egress._detector = detector
 
 
 async def answered_here(gateway: Whole, stream: bool = False, **fields: Any) -> str:
