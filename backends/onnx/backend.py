@@ -54,7 +54,7 @@ class OnnxBackend:
         base = manifest.base if manifest and manifest.base else ""
         if base and (below := self._host.base_of(self.name)):
             manifest = below
-        return context_length(manifest) if manifest else 1
+        return context_length(manifest) if manifest else 0
 
     @property
     def capabilities(self) -> frozenset[str]:

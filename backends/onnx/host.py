@@ -392,5 +392,5 @@ class OnnxHost:
 
 
 def context_length(manifest: Manifest) -> int:
-    """Tokens of one input, and one more: for other models it counts the completion's first."""
-    return (manifest.tokenizer.max_tokens if manifest.tokenizer else 0) + 1
+    """Tokens of one input; 0: it is no text, or its base reads it."""
+    return manifest.tokenizer.max_tokens if manifest.tokenizer else 0

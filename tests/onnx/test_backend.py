@@ -45,7 +45,7 @@ async def test_what_each_is_for(folder: Folder, name: str, kinds: set[str], leng
     host = build_onnx_host(OnnxHostSettings())
     model = backend(host, folder(name))
     assert model.kinds == kinds
-    assert model.context_length == length + 1, "a prompt of its whole length, and the token that others complete with"
+    assert model.context_length == length
     assert (model.created, len(model.sha256)) == (7, 64)
     assert model.state().status == "stopped"
     assert host.memory() == (None, 0)
@@ -86,7 +86,7 @@ async def test_a_client_that_leaves_cancels(tmp_path: Path) -> None:
 
 async def test_a_folder_without_a_manifest_is_for_nothing(tmp_path: Path) -> None:
     model = backend(OnnxHost(OnnxHostSettings()), tmp_path / "nothing")
-    assert (model.kinds, model.sha256, model.context_length) == (frozenset(), "", 1)
+    assert (model.kinds, model.sha256, model.context_length) == (frozenset(), "", 0)
     assert model.state().status == "failed"
     assert "nothing" in model.state().detail
     await model.close()

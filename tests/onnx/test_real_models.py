@@ -44,8 +44,8 @@ async def test_a_text_has_one_vector_whoever_it_runs_with(host: OnnxHost) -> Non
     (alone,), _ = await host.run("bge-small-en-v1.5", ask("embedding", QUESTION))
     others = [f"{word} and more of it, {word} again" for word in "pump valve seal rotor shaft".split()]
     many, _ = await host.run("bge-small-en-v1.5", ask("embedding", *others, QUESTION, *others, QUESTION))
-    assert many[5] == many[11], "the same text in one run is computed once"
-    assert vector(alone) @ vector(many[5]) > 0.99
+    # Whether the two of them share a run depends on when it begins.
+    assert all(vector(alone) @ vector(many[at]) > 0.99 for at in (5, 11))
 
 
 async def test_a_query_has_its_prefix(host: OnnxHost) -> None:
