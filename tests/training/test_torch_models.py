@@ -30,7 +30,7 @@ def backends(home: Path, text: str) -> list[Backend]:
 def test_a_folder_beside_the_configuration(tmp_path: Path) -> None:
     make(tmp_path / "folder", modules=MODULES)
     (model,) = backends(tmp_path, TABLE % "folder")
-    assert (model.name, model.kinds, model.context_length) == ("minilm", {"embedding"}, 65)
+    assert (model.name, model.kinds, model.context_length) == ("minilm", {"embedding"}, 64)
     assert model.state().status == "stopped"
 
 
