@@ -17,6 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from backends.errors import InvalidRequest
+from backends.llama.one_of import without_one_of
 from backends.types import Grammar
 
 MOST_SOURCE_BYTES = 256 * 1024
@@ -145,9 +146,8 @@ def _source(grammar: Grammar, special: Callable[[str], bool]) -> str:
     try:
         match grammar.kind:
             case "json_schema":
-                return str(
-                    LLMatcher.grammar_from_json_schema(grammar.source, overrides={"whitespace_pattern": WHITESPACE})
-                )
+                source = _decided(grammar.source)
+                return str(LLMatcher.grammar_from_json_schema(source, overrides={"whitespace_pattern": WHITESPACE}))
             case "regex":
                 return str(LLMatcher.grammar_from_regex(grammar.source))
             case "lark":
@@ -160,6 +160,16 @@ def _source(grammar: Grammar, special: Callable[[str], bool]) -> str:
         raise _refused(grammar, str(error)) from None
     except ValueError as error:
         raise _refused(grammar, _reason(str(error))) from None
+
+
+def _decided(schema: str) -> str:
+    """A schema as JSON, without the `oneOf` that can be said otherwise."""
+    if '"oneOf"' not in schema:
+        return schema
+    try:
+        return canonical(without_one_of(orjson.loads(schema)))
+    except orjson.JSONDecodeError:
+        return schema  # refused in the words of what reads it
 
 
 LENIENT: Any = {"lenient": True, "coerce_one_of": True}
@@ -176,7 +186,8 @@ def _check_functions(functions: Sequence[tuple[str, Any, bool]]) -> None:
 
     for name, parameters, strict in functions:
         overrides = None if strict else LENIENT
-        wrong = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(parameters, overrides=overrides))
+        source = _decided(canonical(parameters))
+        wrong = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(source, overrides=overrides))
         if wrong and not wrong.startswith("WARNING"):
             raise InvalidRequest(
                 f"The parameters of the function {name!r} cannot be enforced: {_reason(wrong)}.",
@@ -201,7 +212,7 @@ def _calls(spec: Mapping[str, Any], special: Callable[[str], bool]) -> str:
     rules = {"call": _json(spec["call"]), "TEXT": r"/(.|\n)*/"}
     said = spec["otherwise"]
     if said is not None:
-        rules["said"] = f"%json {orjson.dumps(said).decode()}"
+        rules["said"] = f"%json {_decided(canonical(said))}"
     if spec["required"]:
         rules["start"] = f"{begin} {body} {again}" if mark else "call"
     elif said is not None:
@@ -251,6 +262,8 @@ def _quoted(text: str, special: Callable[[str], bool] = lambda _: False) -> str:
 
 def _reason(error: str) -> str:
     """Its first line, short: what follows is the state of a parser."""
+    if "coerce_one_of" in error:
+        return "`oneOf`: a value may satisfy two of its branches; tell them apart by a required `const`, or say `anyOf`"
     words = error.replace("<non-verbose/>", "").split()
     return " ".join(words)[:300].rstrip(".") or "it is not understood"
 

@@ -135,6 +135,7 @@ def test_other_grammars(model, grammars, kind, source, pattern):
         ({"type": "string", "format": "weird"}, "weird"),
         ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "nothing can satisfy it"),
         ({"type": "integer", "minimum": 5, "maximum": 4}, ""),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "`oneOf`: a value may satisfy two"),
         ({"enum": ["x" * 64] * 5000}, "longer than"),
     ],
 )
@@ -144,6 +145,25 @@ def test_what_cannot_be_enforced_is_refused_by_name(grammars, wanted, said):
     assert said in caught.value.message
     assert caught.value.param == "response_format"
     assert caught.value.code == "unsupported_schema"
+
+
+def test_a_union_with_a_discriminator_is_enforced(model, grammars):
+    """As pydantic writes it."""
+    parts = {
+        name: {
+            "type": "object",
+            "properties": {"kind": {"const": name, "type": "string"}, "size": {"type": kind}},
+            "required": ["kind", "size"],
+            "additionalProperties": False,
+        }
+        for name, kind in (("bolt", "integer"), ("seal", "boolean"))
+    }
+    one = {"discriminator": {"propertyName": "kind"}, "oneOf": [{"$ref": f"#/$defs/{name}"} for name in parts]}
+    wanted = {"type": "array", "items": one, "minItems": 2, "maxItems": 4, "$defs": parts}
+    texts = [walk(model, grammars.compile(schema(wanted)), random.Random(seed)) for seed in range(10)]
+    assert any(texts)
+    for text in filter(None, texts):
+        jsonschema.validate(json.loads(text), wanted)
 
 
 @pytest.mark.parametrize(
