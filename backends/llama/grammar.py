@@ -208,7 +208,7 @@ def _calls(spec: Mapping[str, Any], special: Callable[[str], bool]) -> str:
         more = '("," " "? call)*' if spec["parallel"] else ""
         body = f'"[" call {more} "]"'
     begin = _quoted(mark, special)
-    again = f'("\\n"? {begin} {body})*' if spec["parallel"] and not spec["array"] and mark else ""
+    again = f'("\\n"? {begin} {body})* "\\n"?' if spec["parallel"] and not spec["array"] and mark else ""
     rules = {"call": _json(spec["call"]), "TEXT": r"/(.|\n)*/"}
     said = spec["otherwise"]
     if said is not None:

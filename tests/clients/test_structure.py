@@ -115,6 +115,21 @@ def test_a_tool_call_streamed_and_whole(sdk):
     assert {"tool_calls.function.arguments.delta", "tool_calls.function.arguments.done"} <= kinds
 
 
+def test_calls_that_are_required_come_to_an_end(sdk):
+    """A model ends its line behind a call before it ends its turn; it must not be held to another call then."""
+    answer = sdk.chat.completions.create(
+        model="auto",
+        messages=[{"role": "user", "content": "What is the weather in Paris? Use the tool."}],
+        tools=[WEATHER],
+        tool_choice="required",
+        temperature=0,
+        max_tokens=200,
+    ).choices[0]
+    assert answer.finish_reason == "tool_calls"
+    (call,) = answer.message.tool_calls
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+
+
 def test_a_result_goes_back_in(sdk):
     call = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
     messages = [
