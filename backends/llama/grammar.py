@@ -17,6 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from backends.errors import InvalidRequest
+from backends.llama.narrowing import ESCAPES, narrowed
 from backends.llama.one_of import without_one_of
 from backends.types import Grammar
 
@@ -146,8 +147,7 @@ def _source(grammar: Grammar, special: Callable[[str], bool]) -> str:
     try:
         match grammar.kind:
             case "json_schema":
-                source = _decided(grammar.source)
-                return str(LLMatcher.grammar_from_json_schema(source, overrides={"whitespace_pattern": WHITESPACE}))
+                return str(LLMatcher.grammar_from_json_schema(_decided(grammar.source), overrides=STRICT))
             case "regex":
                 return str(LLMatcher.grammar_from_regex(grammar.source))
             case "lark":
@@ -163,14 +163,20 @@ def _source(grammar: Grammar, special: Callable[[str], bool]) -> str:
 
 
 def _decided(schema: str) -> str:
-    """A schema as JSON, without the `oneOf` that can be said otherwise."""
-    if '"oneOf"' not in schema:
-        return schema
+    """A schema as JSON, so that what llguidance makes of it is what it says.
+
+    Raises:
+        ValueError: that cannot be; the message names the keyword.
+    """
     try:
-        return canonical(without_one_of(orjson.loads(schema)))
+        return canonical(narrowed(without_one_of(orjson.loads(schema))))
     except orjson.JSONDecodeError:
         return schema  # refused in the words of what reads it
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
+
+STRICT: Any = {"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES}
 
 LENIENT: Any = {"lenient": True, "coerce_one_of": True}
 """For functions that are not `strict`: tools of all sorts say more in their schemas than can be enforced."""

@@ -1,0 +1,135 @@
+"""A schema made a little narrower, where llguidance would let through what a validator refuses. Pure.
+
+What is left out is valid as well, but nothing that anybody would miss: a NUL in a string, the tenth digit of a bound.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from backends.llama.one_of import LITERAL
+
+NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+"""Keywords that hold schemas by name."""
+
+ESCAPES = 'nrbtf\\"'
+"""After a backslash in JSON. A name that is spelled in `\\u` would not be seen to be a property's own name."""
+
+DAYS = (
+    r"^((000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})-((0[13-9]|1[0-2])-[0-9]{2}|02-([01][0-9]|2[0-8]))"
+    r"|([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)-02-29)"
+)
+FORMATS: Mapping[str, Mapping[str, Any]] = {
+    # The months' lengths are known to llguidance; leap years, the year 0 and the length of a name are not.
+    "date": {"pattern": DAYS},
+    "date-time": {"pattern": DAYS},
+    "hostname": {"maxLength": 253},
+}
+
+CONTROL = (
+    r"\\x(?:0[0-7bBeEfF]|1[0-9a-fA-F]|7[fF])|\\u00(?:0[0-7bBeEfF]|1[0-9a-fA-F]|7[fF])|\\[acv]"
+    r"|[\x00-\x07\x0b\x0e-\x1f\x7f]"
+)
+"""Characters that JSON can only spell in `\\u`, as regular expressions write them."""
+_CONTROL = re.compile(CONTROL)
+_ALONE = re.compile(rf"\[(?:{CONTROL})\]")
+_TOKEN = re.compile(r"\\P(\{[^{}]*\}|[A-Za-z])|\\(?:x00|u0000)-|\\x..|\\u....|\\.|\[\^?([\]-]?)|.", re.DOTALL)
+
+
+def narrowed(schema: Any) -> Any:
+    """The schema, so that all that llguidance allows satisfies it.
+
+    Raises:
+        ValueError: a keyword that it would not enforce; the message names it.
+        RecursionError: it is nested some hundred deep.
+    """
+    if isinstance(schema, list):
+        return [narrowed(item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    new = {key: _inside(key, value) for key, value in schema.items()}
+    new.pop("x-guidance", None)  # llguidance's own settings
+    if isinstance(new.get("pattern"), str):
+        new["pattern"] = _exact(new["pattern"])
+    _close(new, "exclusiveMinimum", "minimum", 1)
+    _close(new, "exclusiveMaximum", "maximum", -1)
+    _count_names(new)
+    if isinstance(form := new.get("format"), str) and form in FORMATS:
+        others = new.get("allOf")
+        new["allOf"] = [*(others if isinstance(others, list) else ()), FORMATS[form]]
+    return new
+
+
+def _inside(key: str, value: Any) -> Any:
+    if key in ("const", "enum") and _unwritable(value):
+        raise ValueError(f"`{key}`: a control character that JSON can only spell in `\\u`")
+    if key in LITERAL:
+        return value
+    if key in NAMED and isinstance(value, Mapping):
+        pattern = key == "patternProperties"
+        return {_exact(name) if pattern else name: narrowed(one) for name, one in value.items()}
+    return narrowed(value)
+
+
+def _unwritable(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_unwritable(part) for item in value.items() for part in item)
+    if isinstance(value, list):
+        return any(map(_unwritable, value))
+    return isinstance(value, str) and _CONTROL.search(value.replace("\\", "")) is not None
+
+
+def _exact(pattern: str) -> str:
+    """The regular expression, so that no class of characters has all control characters: to such a class llguidance
+    adds the quote and the backslash, whether they are in it or not. A control character by itself it would leave out.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if _ALONE.search(pattern):
+        raise ValueError("`pattern`: a control character that JSON can only spell in `\\u`")
+    parts, depth = [], 0
+    for token in _TOKEN.finditer(pattern):
+        text = token[0]
+        if text[0] == "[":
+            depth += 1
+            text = ("[^\\x00" if text.startswith("[^") else "[") + (f"\\{token[2]}" if token[2] else "")
+        elif text == "]" and depth:
+            depth -= 1
+        elif text.startswith("\\P"):
+            text = f"[^\\x00\\p{token[1]}]"
+        elif not depth and _CONTROL.match(text):
+            raise ValueError("`pattern`: a control character that JSON can only spell in `\\u`")
+        elif text in ("\\x00-", "\\u0000-"):
+            text = "\\x01-"
+        parts.append(text)
+    return "".join(parts)
+
+
+def _close(schema: dict[str, Any], exclusive: str, inclusive: str, sign: int) -> None:
+    """A bound that is excluded becomes one that is not, in its tenth digit: with more digits than a float has, what
+    stands beside an excluded bound is read as the bound itself. Integers and multiples have no such neighbours."""
+    bound = schema.get(exclusive)
+    whole = set(said if isinstance(said := schema.get("type"), list) else [said]) & {"integer", "number"} == {"integer"}
+    if whole or "multipleOf" in schema or isinstance(bound, bool) or not isinstance(bound, int | float):
+        return
+    at = Decimal(repr(bound))
+    nearest = at + sign * Decimal(1).scaleb(at.adjusted() - 9 if at else -30)
+    choices: list[dict[str, Any]] = [{inclusive: float(nearest)}]
+    if at * sign < 0:
+        # llguidance's range from 0 to 0.999 has 0.5 and 0.90, but not 0.9 and 0.99.
+        digits = f"{nearest:f}"
+        choices.append({"enum": [float(digits[:end]) for end in range(digits.find(".") + 2, len(digits))]})
+    del schema[exclusive]
+    others = schema.get("allOf")
+    schema["allOf"] = [*(others if isinstance(others, list) else ()), {"anyOf": choices}]
+
+
+def _count_names(schema: Mapping[str, Any]) -> None:
+    """A property that is written twice is one property, but llguidance counts two."""
+    least, required = schema.get("minProperties"), schema.get("required")
+    if isinstance(least, int) and least > 1 + len(set(map(str, required)) if isinstance(required, list) else ()):
+        raise ValueError("`minProperties`: it can be at most one more than the properties that are `required`")
