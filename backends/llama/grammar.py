@@ -162,28 +162,33 @@ def _source(grammar: Grammar, special: Callable[[str], bool]) -> str:
         raise _refused(grammar, _reason(str(error))) from None
 
 
-def _decided(schema: str) -> str:
+def _decided(schema: str, *, strict: bool = True) -> str:
     """A schema as JSON, so that what llguidance makes of it is what it says.
 
     Raises:
-        ValueError: that cannot be; the message names the keyword.
+        ValueError: that cannot be, and it is strict; the message names the keyword.
     """
+    wrong: list[str] = []
     try:
-        return canonical(narrowed(without_one_of(orjson.loads(schema))))
+        decided = canonical(narrowed(without_one_of(orjson.loads(schema)), wrong))
     except orjson.JSONDecodeError:
         return schema  # refused in the words of what reads it
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if wrong and strict:
+        raise ValueError(wrong[0])
+    return decided
 
 
 STRICT: Any = {"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES}
 
-LENIENT: Any = {"lenient": True, "coerce_one_of": True}
+LENIENT: Any = {"lenient": True, "coerce_one_of": True, "json_allowed_escapes": ESCAPES}
 """For functions that are not `strict`: tools of all sorts say more in their schemas than can be enforced."""
 
 
 def _json(schema: Mapping[str, Any]) -> str:
-    return f"%json {orjson.dumps({**schema, 'x-guidance': LENIENT}).decode()}"
+    decided = orjson.loads(_decided(canonical(schema), strict=False))
+    return f"%json {orjson.dumps({**decided, 'x-guidance': LENIENT}).decode()}"
 
 
 def _check_functions(functions: Sequence[tuple[str, Any, bool]]) -> None:
@@ -191,9 +196,12 @@ def _check_functions(functions: Sequence[tuple[str, Any, bool]]) -> None:
     from llguidance import LLMatcher
 
     for name, parameters, strict in functions:
-        overrides = None if strict else LENIENT
-        source = _decided(canonical(parameters))
-        wrong = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(source, overrides=overrides))
+        try:
+            source = _decided(canonical(parameters), strict=strict)
+            overrides = STRICT if strict else LENIENT
+            wrong = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(source, overrides=overrides))
+        except ValueError as error:
+            wrong = str(error)
         if wrong and not wrong.startswith("WARNING"):
             raise InvalidRequest(
                 f"The parameters of the function {name!r} cannot be enforced: {_reason(wrong)}.",

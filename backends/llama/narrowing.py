@@ -34,44 +34,46 @@ CONTROL = (
     r"|[\x00-\x07\x0b\x0e-\x1f\x7f]"
 )
 """Characters that JSON can only spell in `\\u`, as regular expressions write them."""
+UNWRITABLE = "a control character that JSON can only spell in `\\u`"
+
 _CONTROL = re.compile(CONTROL)
 _ALONE = re.compile(rf"\[(?:{CONTROL})\]")
 _TOKEN = re.compile(r"\\P(\{[^{}]*\}|[A-Za-z])|\\(?:x00|u0000)-|\\x..|\\u....|\\.|\[\^?([\]-]?)|.", re.DOTALL)
 
 
-def narrowed(schema: Any) -> Any:
-    """The schema, so that all that llguidance allows satisfies it.
+def narrowed(schema: Any, wrong: list[str]) -> Any:
+    """The schema, so that all that llguidance allows satisfies it; what would not be enforced is added to `wrong`.
 
     Raises:
-        ValueError: a keyword that it would not enforce; the message names it.
         RecursionError: it is nested some hundred deep.
     """
     if isinstance(schema, list):
-        return [narrowed(item) for item in schema]
+        return [narrowed(item, wrong) for item in schema]
     if not isinstance(schema, Mapping):
         return schema
-    new = {key: _inside(key, value) for key, value in schema.items()}
+    new = {key: _inside(key, value, wrong) for key, value in schema.items()}
     new.pop("x-guidance", None)  # llguidance's own settings
     if isinstance(new.get("pattern"), str):
-        new["pattern"] = _exact(new["pattern"])
+        new["pattern"] = _exact(new["pattern"], wrong)
     _close(new, "exclusiveMinimum", "minimum", 1)
     _close(new, "exclusiveMaximum", "maximum", -1)
-    _count_names(new)
+    if _counts_names(new):
+        wrong.append("`minProperties`: it can be at most one more than the properties that are `required`")
     if isinstance(form := new.get("format"), str) and form in FORMATS:
         others = new.get("allOf")
         new["allOf"] = [*(others if isinstance(others, list) else ()), FORMATS[form]]
     return new
 
 
-def _inside(key: str, value: Any) -> Any:
+def _inside(key: str, value: Any, wrong: list[str]) -> Any:
     if key in ("const", "enum") and _unwritable(value):
-        raise ValueError(f"`{key}`: a control character that JSON can only spell in `\\u`")
+        wrong.append(f"`{key}`: {UNWRITABLE}")
     if key in LITERAL:
         return value
     if key in NAMED and isinstance(value, Mapping):
         pattern = key == "patternProperties"
-        return {_exact(name) if pattern else name: narrowed(one) for name, one in value.items()}
-    return narrowed(value)
+        return {_exact(name, wrong) if pattern else name: narrowed(one, wrong) for name, one in value.items()}
+    return narrowed(value, wrong)
 
 
 def _unwritable(value: Any) -> bool:
@@ -82,15 +84,11 @@ def _unwritable(value: Any) -> bool:
     return isinstance(value, str) and _CONTROL.search(value.replace("\\", "")) is not None
 
 
-def _exact(pattern: str) -> str:
+def _exact(pattern: str, wrong: list[str]) -> str:
     """The regular expression, so that no class of characters has all control characters: to such a class llguidance
     adds the quote and the backslash, whether they are in it or not. A control character by itself it would leave out.
-
-    Raises:
-        ValueError: there is one.
     """
-    if _ALONE.search(pattern):
-        raise ValueError("`pattern`: a control character that JSON can only spell in `\\u`")
+    alone = _ALONE.search(pattern) is not None
     parts, depth = [], 0
     for token in _TOKEN.finditer(pattern):
         text = token[0]
@@ -102,10 +100,12 @@ def _exact(pattern: str) -> str:
         elif text.startswith("\\P"):
             text = f"[^\\x00\\p{token[1]}]"
         elif not depth and _CONTROL.match(text):
-            raise ValueError("`pattern`: a control character that JSON can only spell in `\\u`")
+            alone = True
         elif text in ("\\x00-", "\\u0000-"):
             text = "\\x01-"
         parts.append(text)
+    if alone:
+        wrong.append(f"`pattern`: {UNWRITABLE}")
     return "".join(parts)
 
 
@@ -128,8 +128,7 @@ def _close(schema: dict[str, Any], exclusive: str, inclusive: str, sign: int) ->
     schema["allOf"] = [*(others if isinstance(others, list) else ()), {"anyOf": choices}]
 
 
-def _count_names(schema: Mapping[str, Any]) -> None:
-    """A property that is written twice is one property, but llguidance counts two."""
+def _counts_names(schema: Mapping[str, Any]) -> bool:
+    """Whether a property that is written twice, which is one property, may be counted as two."""
     least, required = schema.get("minProperties"), schema.get("required")
-    if isinstance(least, int) and least > 1 + len(set(map(str, required)) if isinstance(required, list) else ()):
-        raise ValueError("`minProperties`: it can be at most one more than the properties that are `required`")
+    return isinstance(least, int) and least > 1 + len(set(map(str, required)) if isinstance(required, list) else ())

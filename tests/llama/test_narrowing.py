@@ -10,8 +10,9 @@ import pytest
 
 from backends.errors import InvalidRequest
 from backends.llama.bindings import Model
-from backends.llama.grammar import Grammars, canonical
+from backends.llama.grammar import Constraint, Grammars, canonical
 from backends.llama.narrowing import ESCAPES, narrowed
+from backends.llama.tools import GENERIC, Function, grammar
 from backends.types import Grammar
 
 
@@ -27,7 +28,10 @@ def grammars(model):
 
 def allowed(model: Model, grammars: Grammars, schema: Any, text: str) -> bool:
     """Whether a completion may be this text."""
-    constraint = grammars.compile(Grammar("json_schema", canonical(schema)))
+    return follows(model, grammars.compile(Grammar("json_schema", canonical(schema))), text)
+
+
+def follows(model: Model, constraint: Constraint, text: str) -> bool:
     for token in model.tokenize(text, special=False, begin=False):
         if constraint.blocked()[token]:
             return False
@@ -63,7 +67,7 @@ def date(kind: str = "date") -> dict[str, Any]:
         (text(r"^[^-a]$"), ['"b"', '"."'], ['"a"', '"-"']),
         (text(r"^\[[^]]+\]$"), ['"[x]"'], ['"x"']),
         ({"type": "number", "exclusiveMinimum": 1}, ["1.5", "2"], ["1", "1.00000000000000000000001"]),
-        ({"type": "number", "exclusiveMaximum": 0.1}, ["0", "0.05", "0.0999", "-7"], ["0.1", "0.09999999999999999999999"]),
+        ({"type": "number", "exclusiveMaximum": 0.1}, ["0", "0.05", "0.0999", "-7"], ["0.1", "0.099999999999999999"]),
         ({"type": ["number", "string"], "exclusiveMaximum": 0.1}, ["0.09", '"a"'], ["0.1"]),
         ({"type": "number", "minimum": 0.95, "exclusiveMaximum": 1}, ["0.99", "0.95", "0.9501"], ["0.9", "1", "1.0"]),
         ({"type": "number", "exclusiveMinimum": -1, "exclusiveMaximum": 1}, ["-0.9", "0.9", "0", "0.5"], ["-1", "1"]),
@@ -120,15 +124,32 @@ def test_a_schema_that_needs_nothing_stays_as_it_is():
         "enum": [{"exclusiveMinimum": 3}, 'a"\\x01'],
         "x-own": [1, {"format": "ours"}],
     }
-    assert narrowed(schema) == schema
-    assert list(narrowed(schema)) == list(schema)
+    wrong: list[str] = []
+    assert narrowed(schema, wrong) == schema
+    assert list(narrowed(schema, wrong)) == list(schema)
+    assert not wrong
 
 
 def test_the_callers_schema_is_not_changed():
     schema = {"format": "date", "allOf": [{"exclusiveMaximum": 2.5}], "x-guidance": {"lenient": True}}
     before = json.dumps(schema)
-    assert "x-guidance" not in narrowed(schema)
+    assert "x-guidance" not in narrowed(schema, [])
     assert json.dumps(schema) == before
+
+
+def test_functions_are_held_to_the_same_as_far_as_can_be(model, grammars):
+    """One that is `strict` is refused by name; of another the rest is enforced."""
+    parameters = {"type": "object", "properties": {"a": text('^[^"]$'), "b": {"const": "\x01"}}, "required": ["a"]}
+    for strict in (True, False):
+        function = Function("f", parameters, strict)
+        asked = grammar(GENERIC, [function], "required", parallel=False)
+        if strict:
+            with pytest.raises(InvalidRequest, match="function 'f' cannot be enforced: `const`"):
+                grammars.compile(asked)
+            continue
+        for said, right in ((r"\\", True), (r"\"", False)):
+            call = f'<tool_call>\n{{"name": "f", "arguments": {{"a": "{said}"}}}}\n</tool_call>'
+            assert follows(model, grammars.compile(asked), call) is right
 
 
 def test_a_schema_nested_without_end_is_refused(grammars):
