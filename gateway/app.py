@@ -118,7 +118,7 @@ def build_generation(
     )
     planner = Planner(site, policies_of(config), shared.books, egress, always_looks=looks, signals=signals)
     works = Works(site.backends, egress, shared.books, shared.metrics)
-    dispatcher = Dispatcher(planner, works, config.limits.total_timeout_s)
+    dispatcher = Dispatcher(planner, works, config.limits.total_timeout_s, config.routing.on_invalid)
     check_escalations(config, site)
     children = Children(shared, policy)
     inference = Inference(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from backends.base import Backend
 from backends.errors import BackendError, DeadlineExceeded, EngineFailed, InvalidRequest
@@ -15,7 +16,10 @@ from gateway.books import Books
 from gateway.egress import Clearance, Egress, Passage
 from gateway.metrics import Metrics
 from gateway.outcome import Outcome
+from gateway.validation.watch import InvalidAnswer, Watches
 from policies.base import Plan, Route
+
+REPLY_TOKENS = 100  # about what a complaint has
 
 UNPAID = frozenset({"provider_unreachable", "provider_busy", "provider_key", "provider_not_found", "provider_error"})
 """Failures after which a provider bills nothing: it did not begin, or answered with an error in place of an answer."""
@@ -29,6 +33,22 @@ class Works:
     egress: Egress
     books: Books
     metrics: Metrics
+    watches: Watches = field(default_factory=Watches)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """An answer that was not what it had to be, put before the provider that gave it.
+
+    Attributes:
+        sent: what it had been asked.
+        reply: what it said, and what is wrong with it.
+        tokens: of the reply, about.
+    """
+
+    sent: Clearance
+    reply: Sequence[Mapping[str, Any]]
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +62,20 @@ class Patience:
 class Attempt:
     """The answer of one route to one request."""
 
-    def __init__(self, works: Works, request: Request, route: Route, plan: Plan, outcome: Outcome) -> None:
+    def __init__(
+        self,
+        works: Works,
+        request: Request,
+        route: Route,
+        plan: Plan,
+        outcome: Outcome,
+        repairs: Repair | None = None,
+    ) -> None:
         self.route = route
         self.texts: list[str] = []
         self.deltas = 0
+        self.repairs = repairs
+        self._sent: Clearance | None = None
         self._passage: Passage | None = None
         self.can_continue = request.choices == 1 and request.kind == "chat"
         self._works = works
@@ -61,7 +91,8 @@ class Attempt:
         failure: BackendError | None = None
         with ExitStack() as stack:
             try:
-                sent = await self._cleared(stack)
+                watch = await self._works.watches.watch(self._request, self.route)
+                sent = self._sent = await self._cleared(stack)
             except BackendError as error:
                 self._outcome.tried.append((self.route.name, error.code, 0.0))
                 raise
@@ -76,8 +107,17 @@ class Attempt:
                         if isinstance(event, Usage):
                             usage = event
                             break
+                        if watch is None or not watch.holds(event, raw):
+                            self._outcome.told()
+                            yield event
+                whole = self._whole(usage)
+                if watch is not None:
+                    held = await watch.released()
+                    self._outcome.reasons.append("validated")
+                    self._outcome.told()
+                    for event in held:
                         yield event
-                yield self._whole(usage)
+                yield whole
             except BackendError as error:
                 failure = error
                 raise
@@ -90,17 +130,29 @@ class Attempt:
             return Clearance(self._request, frozenset(), 0.0)
         works, snapshot = self._works, decided.snapshot
         usd, duty = snapshot.cost(self._request, route), self._plan.redact.get(route.name, frozenset())
+        if self.repairs and route.price:
+            usd += route.price.cost(self.repairs.tokens, 0)
         if usd:
             # Before anything is awaited: the plan was made with what was left just now.
             works.books.spending.reserve(self._payment, self._request.key, usd)
             stack.callback(works.books.spending.release, self._payment)  # after its settlement this does nothing
             self._outcome.reasons.append(f"costs up to ${usd:.4f}" if usd >= 0.0001 else "costs under $0.0001")
-        clearance = await works.egress.clear(
-            self._request, route, duty, snapshot.data_classes, usd, self._outcome.received, decided.names
-        )
+        if self.repairs:
+            clearance = self.repairs.sent.going_on(self.repairs.reply, usd)
+        else:
+            clearance = await works.egress.clear(
+                self._request, route, duty, snapshot.data_classes, usd, self._outcome.received, decided.names
+            )
         self._passage = stack.enter_context(works.egress.boundary.open(clearance, route.provider))
         self._outcome.redacted |= clearance.redacted
         return clearance
+
+    def repair(self, error: InvalidAnswer) -> Repair | None:
+        """How it can be asked to do better; None: it cannot, or this was that already."""
+        if self.repairs or self._sent is None or not error.reply:
+            return None
+        said = self._outcome.usage.completion_tokens if self._outcome.usage else self.deltas
+        return Repair(self._sent, error.reply, said + REPLY_TOKENS)
 
     @property
     def _payment(self) -> str:

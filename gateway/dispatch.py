@@ -17,10 +17,13 @@ from backends.errors import (
     Unavailable,
 )
 from backends.types import Event, Request
-from gateway.attempt import Attempt, Patience, Works, continuation
+from gateway.attempt import Attempt, Patience, Repair, Works, continuation
 from gateway.egress import NotSendable
 from gateway.outcome import Outcome
 from gateway.planning import Planner, may_follow
+from gateway.schemas.settings import OnInvalid
+from gateway.validation.form import held_whole, promised
+from gateway.validation.watch import CannotJudge, InvalidAnswer
 from policies.base import Estimate, Learned, Plan, Route
 
 ROUNDS = 2  # times that a provider is asked, if the retry budget allows it
@@ -35,12 +38,16 @@ class Dispatcher:
 
     Args:
         total_timeout_s: bound on a request that names no shorter deadline.
+        on_invalid: what follows an answer that has not the form that was asked for.
     """
 
-    def __init__(self, planner: Planner, works: Works, total_timeout_s: float) -> None:
+    def __init__(
+        self, planner: Planner, works: Works, total_timeout_s: float, on_invalid: OnInvalid = "repair"
+    ) -> None:
         self.planner = planner
         self._works = works
         self._total_timeout_s = total_timeout_s
+        self._on_invalid = on_invalid
 
     def bound_s(self, request: Request) -> float:
         """Seconds from its arrival within which the request must have ended."""
@@ -58,7 +65,7 @@ class Dispatcher:
         while (route := turns.next()) is not None or await self._another_round(request, turns, outcome):
             if route is None or not self._may_try(request, route, outcome):
                 continue
-            attempt = Attempt(self._works, request, route, plan, outcome)
+            attempt = Attempt(self._works, request, route, plan, outcome, turns.repair_by(route))
             patience = self._patience(request, plan, route, turns.rest, outcome)
             try:
                 async with aclosing(attempt.events(patience)) as events:
@@ -74,14 +81,16 @@ class Dispatcher:
             except BackendError as error:
                 outcome.failed(error)
                 follower = self._continues(request, plan, attempt, outcome) if outcome.committed else None
-                if _final(error) or (outcome.committed and follower is None):
+                if (_final(error) and not attempt.repairs) or (outcome.committed and follower is None):
                     raise
+                if isinstance(error, InvalidAnswer):
+                    turns.invalid(error, request, route, attempt.repair(error), self._on_invalid)
             if follower is not None:
                 async with aclosing(continuation(self._works, request, attempt, follower, outcome)) as events:
                     async for event in events:
                         yield event
                 return
-        raise outcome.last_failure or EngineFailed("No route was attempted.")
+        raise turns.spoilt or outcome.last_failure or EngineFailed("No route was attempted.")
 
     def _may_try(self, request: Request, route: Route, outcome: Outcome) -> bool:
         """The first route, at once; any further one if it makes sense after that failure, and if every policy still
@@ -122,14 +131,15 @@ class Dispatcher:
             return None
         left_s = outcome.started + self.bound_s(request) - time.monotonic()
         needed_s = _needed(request, plan, after[0], outcome)
+        streams = request.stream and not held_whole(request, promised(request, route))
         if needed_s is None:
             return Patience(left_s * SHARE_OF_DEADLINE)
         own = plan.estimates.get(route.name, Estimate(0.0, 0.0))
         # Once a stream has begun, nobody can take over: what is left then must do for the rest of it.
-        rest_s = min(own.total_s - own.ttft_s, left_s / 2) if request.stream else 0.0
+        rest_s = min(own.total_s - own.ttft_s, left_s / 2) if streams else 0.0
         # Nobody is interrupted before the time that it was given, and not for one who would be late as well.
-        until_s = max(own.ttft_s if request.stream else own.total_s, left_s - max(PACE_MARGIN * needed_s, rest_s))
-        return Patience(until_s, whole=not request.stream) if left_s - until_s >= needed_s else None
+        until_s = max(own.ttft_s if streams else own.total_s, left_s - max(PACE_MARGIN * needed_s, rest_s))
+        return Patience(until_s, whole=not streams) if left_s - until_s >= needed_s else None
 
     def _continues(self, request: Request, plan: Plan, attempt: Attempt, outcome: Outcome) -> Route | None:
         """The local route that may go on from the text so far; None: nobody asked for it, or it cannot be."""
@@ -141,10 +151,10 @@ class Dispatcher:
 
 def _final(error: BackendError) -> bool:
     """Whether no other route could do better: the request itself is wrong. Too long for one model, or not for one
-    provider's eyes, says nothing of the next route."""
+    provider's eyes, or of a form that one only promises, says nothing of the next route."""
     return (
         isinstance(error, InvalidRequest)
-        and not isinstance(error, NotSendable)
+        and not isinstance(error, NotSendable | CannotJudge)
         and error.code != ContextLengthExceeded.code
     )
 
@@ -170,10 +180,26 @@ class _Turns:
         self.rounds = 1
         self.providers = [route for route in routes if route.location == "remote"]
         self.rest = list(routes)
+        self.spoilt: InvalidAnswer | None = None
+        self._repair: tuple[Route, Repair | None] | None = None
 
     def next(self) -> Route | None:
         """Takes the first of the rest."""
         return self.rest.pop(0) if self.rest else None
+
+    def invalid(
+        self, error: InvalidAnswer, request: Request, route: Route, repair: Repair | None, first: OnInvalid
+    ) -> None:
+        """Whose turn it is after such an answer: the same route's, told what was wrong, if it can be repaired; and of
+        the others only those that enforce what this one just promised. No further round is worth it."""
+        self.spoilt, self._repair, self.providers = error, (route, repair), []
+        repairs = [route] if repair else []
+        able = [other for other in self.rest if other is not route and not promised(request, other)]
+        self.rest = {"repair": [*repairs, *able], "escalate": [*able, *repairs], "fail": []}[first]
+
+    def repair_by(self, route: Route) -> Repair | None:
+        """What the route is asked in place of the request itself; None: that."""
+        return self._repair[1] if self._repair and self._repair[0] is route else None
 
     def begin(self) -> None:
         """Another round."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backends.errors import BackendError, InvalidRequest, Unavailable
@@ -78,6 +78,16 @@ class Clearance:
     reserved_usd: float
     restorer: ChoiceRestorer | None = None
     additions: Restorer | None = None
+    originals: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def going_on(self, messages: Sequence[Mapping[str, Any]], usd: float) -> Clearance:
+        """The same conversation with more messages, for the same provider: its own words, and nothing that it may not
+        have seen."""
+        raw = {**self.request.raw, "messages": [*self.request.raw["messages"], *messages]}
+        request = replace(self.request, raw=raw)
+        if self.restorer is None:
+            return replace(self, request=request, reserved_usd=usd)
+        return _redacted_clearance(request, self.classes, usd, self.originals)
 
     @property
     def redacted(self) -> bool:
@@ -216,12 +226,9 @@ class Egress:
             if size > SEARCHED_AT_ONCE
             else self._redacted(request, route, duty, names)
         )
-        from policies.restore import ChoiceRestorer, Restorer
-
         # Only the body that leaves: nothing else of the original may travel with it.
         sent = replace(request, raw=redacted.raw, messages=(), prompts=request.prompts and ("",) * len(request.prompts))
-        choices = ChoiceRestorer(redacted.originals, json_content=_asks_for_json(request))
-        return Clearance(sent, classes, usd, choices, Restorer(redacted.originals))
+        return _redacted_clearance(sent, classes, usd, redacted.originals)
 
     def _redacted(self, request: Request, route: Route, duty: frozenset[str], names: tuple[str, ...]) -> Redacted:
         from policies.redact import CannotRedact
@@ -235,6 +242,13 @@ class Egress:
         except Exception as error:  # noqa: BLE001 - whatever it is, it means: do not send
             log.error("%s: redaction failed: %s", request.id, type(error).__name__)
             raise _unredactable(route, duty) from None
+
+
+def _redacted_clearance(sent: Request, classes: frozenset[str], usd: float, originals: Mapping[str, str]) -> Clearance:
+    from policies.restore import ChoiceRestorer, Restorer
+
+    choices = ChoiceRestorer(originals, json_content=_asks_for_json(sent))
+    return Clearance(sent, classes, usd, choices, Restorer(originals), originals)
 
 
 def _restored(value: Any, restorer: Restorer) -> Any:

@@ -107,13 +107,16 @@ class Outcome:
         if self.route and not self._committed:
             self.reasons.append(f"{self.route.name} failed: {error.code}")
 
+    def told(self) -> None:
+        """What comes next goes to the client."""
+        if self.stream:
+            self._committed = True
+
     def saw(self, event: Event, observe_gap: Callable[[float], object]) -> None:
         """Notes a chunk or the usage as it passes. `observe_gap` gets the seconds since the choice's last token."""
         now = time.monotonic()
         if self.first_at is None:
             self.first_at = now
-        if self.stream:
-            self._committed = True
         if isinstance(event, Usage):
             self.usage = event
             return

@@ -16,6 +16,7 @@ from gateway.egress import Boundary
 from gateway.policies import policies_of
 from gateway.pool import Pool
 from gateway.schemas import provider as schema
+from gateway.validation.keywords import bounded_validator
 from policies.base import Price, Route
 
 
@@ -51,6 +52,13 @@ def warm_up(config: Config) -> None:
     if config.providers:
         import_module("backends.openai_http")
         import_module("backends.remote.transport")
+        if any(_promises(model) for provider in config.providers for model in provider.models):
+            bounded_validator()
+
+
+def _promises(model: schema.ProviderModelSettings) -> bool:
+    """Whether answers of the model may have to be validated here."""
+    return bool({"structured_output", "tools"} & set(model.capabilities) - set(model.enforces))
 
 
 def remote_routes(config: Config) -> list[Route]:
@@ -72,6 +80,7 @@ def _route(row: schema.ProviderSettings, model: schema.ProviderModelSettings) ->
         provider=row.name,
         price=price if any((price.input, price.output, price.cached)) else None,
         quality=model.quality,
+        enforces=frozenset(model.enforces),
     )
 
 

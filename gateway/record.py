@@ -157,7 +157,9 @@ def _request(said: Mapping[str, Any]) -> Request:
 
 def _route(said: Mapping[str, Any]) -> Route:
     kinds = frozenset(said.get("kinds", GENERATES))  # before there were others, rows did not say
-    return Route(**{**said, "capabilities": frozenset(said["capabilities"]), "kinds": kinds, "price": None})
+    enforces = frozenset(said.get("enforces", ()))
+    capabilities = frozenset(said["capabilities"])
+    return Route(**{**said, "capabilities": capabilities, "kinds": kinds, "enforces": enforces, "price": None})
 
 
 def _snapshot(said: Mapping[str, Any]) -> Snapshot:

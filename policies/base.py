@@ -33,6 +33,8 @@ class Route:
         context_length: tokens of prompt and completion together.
         capabilities: what it can do beyond text.
         kinds: what it can be asked for.
+        enforces: of a provider's model: what its answers are held to there (`structured_output`, `tools`); what it
+            only promises is validated here. The box's own are held to everything.
         provider: whose model it is; empty: the box's own.
         price: what it costs; None: nothing.
         parameters_b: size of the model in billions of parameters; 0: not known.
@@ -51,6 +53,7 @@ class Route:
     parameters_b: float = 0.0
     quality: float = 0.0
     sha256: str = ""
+    enforces: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

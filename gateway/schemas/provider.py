@@ -46,6 +46,11 @@ class ProviderModelSettings(Table):
     capabilities: tuple[Capability, ...] = Field(
         default=("logprobs",), strict=False, description="What it can do beyond text."
     )
+    enforces: tuple[Literal["structured_output", "tools"], ...] = Field(
+        default=(),
+        strict=False,
+        description="Of these, what its provider holds answers to by itself; what it only promises is validated here.",
+    )
     quality: float = Field(default=0.0, description="Your rank for it among remote models; higher is better.")
     aliases: tuple[AliasName, ...] = Field(default=(), strict=False, description="Further names for this model.")
 

@@ -25,6 +25,7 @@ from gateway.schemas.table import (
     Table,
 )
 
+OnInvalid = Literal["repair", "escalate", "fail"]
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
@@ -109,6 +110,11 @@ class RoutingSettings(Table):
         default=("quality", "cost", "latency"),
         strict=False,
         description="By what remote routes are ordered, the first that tells two apart deciding.",
+    )
+    on_invalid: OnInvalid = Field(
+        default="repair",
+        description="After an answer that is not of the form asked for: `repair` asks the same provider once more, and "
+        "then whoever enforces the form; `escalate` the other way round; `fail` nobody.",
     )
     first_token_objective_s: Positive = Field(
         default=10.0, description="A local answer that would begin later goes to a provider, where one is allowed."
