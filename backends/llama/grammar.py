@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from backends.errors import InvalidRequest
 from backends.llama.narrowing import ESCAPES, narrowed
 from backends.llama.one_of import without_one_of
+from backends.llama.references import trouble
 from backends.types import Grammar
 
 MOST_SOURCE_BYTES = 256 * 1024
@@ -170,7 +171,10 @@ def _decided(schema: str, *, strict: bool = True) -> str:
     """
     wrong: list[str] = []
     try:
-        decided = canonical(narrowed(without_one_of(orjson.loads(schema)), wrong))
+        given = orjson.loads(schema)
+        if endless := trouble(given):
+            raise ValueError(endless)
+        decided = canonical(narrowed(without_one_of(given), wrong))
     except orjson.JSONDecodeError:
         return schema  # refused in the words of what reads it
     except RecursionError:
@@ -204,7 +208,7 @@ def _check_functions(functions: Sequence[tuple[str, Any, bool]]) -> None:
             wrong = str(error)
         if wrong and not wrong.startswith("WARNING"):
             raise InvalidRequest(
-                f"The parameters of the function {name!r} cannot be enforced: {_reason(wrong)}.",
+                f"The parameters of the function {name!r} cannot be enforced: {_keyword(_reason(wrong))}.",
                 param="tools",
                 code="unsupported_schema",
             )
@@ -282,8 +286,14 @@ def _reason(error: str) -> str:
     return " ".join(words)[:300].rstrip(".") or "it is not understood"
 
 
+def _keyword(why: str) -> str:
+    """With the keyword, where llguidance names only what is wrong with its value."""
+    return f"`pattern`: {why}" if why.startswith("regex parse error") else why
+
+
 def _refused(grammar: Grammar, why: str) -> InvalidRequest:
     what = {"json_schema": "JSON schema", "regex": "regular expression"}.get(grammar.kind, "grammar")
+    why = _keyword(why) if grammar.kind == "json_schema" else why
     return InvalidRequest(f"The {what} cannot be enforced: {why}.", param=grammar.param, code="unsupported_schema")
 
 
