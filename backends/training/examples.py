@@ -72,7 +72,7 @@ def key_of(text: str) -> str:
 
 def _rows(path: Path, text: str, label: str, limits: Limits) -> Iterator[tuple[str, str]]:
     total, empty = 0, []
-    for count, (line, row) in enumerate(_table(path, text, label), 1):
+    for count, (line, row) in enumerate(table(path, (text, label), "--text and --label"), 1):
         if count > limits.rows:
             raise TrainingError(f"{path} has more than {limits.rows:,} rows. A random part of them teaches as much.")
         content, name = (row[text] or "").strip(), (row[label] or "").strip()
@@ -88,8 +88,16 @@ def _rows(path: Path, text: str, label: str, limits: Limits) -> Iterator[tuple[s
         raise TrainingError(f"{path}: {len(empty)} rows have no text or no label (line {lines}). Fill or delete them.")
 
 
-def _table(path: Path, *columns: str) -> Iterator[tuple[int, Mapping[str, str | None]]]:
-    """Each row that is not blank, with its line."""
+def table(path: Path, columns: Sequence[str], options: str) -> Iterator[tuple[int, Mapping[str, str | None]]]:
+    """Each row of a CSV file that is not blank, with its line.
+
+    Args:
+        columns: that must be there.
+        options: of the command, which name them; told where one is missing.
+
+    Raises:
+        TrainingError: it cannot be read, is not UTF-8, or lacks a column.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = _decoded(path, file)
@@ -100,7 +108,7 @@ def _table(path: Path, *columns: str) -> Iterator[tuple[int, Mapping[str, str | 
             if missing := [column for column in columns if column not in names]:
                 there = ", ".join(repr(name) for name in names) or "none"
                 raise TrainingError(
-                    f"{path} has no column {missing[0]!r}. Its columns: {there}. Name yours with --text and --label."
+                    f"{path} has no column {missing[0]!r}. Its columns: {there}. Name yours with {options}."
                 )
             for row in reader:
                 if any(row.values()):

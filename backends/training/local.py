@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from backends.errors import EngineFailed
-from backends.onnx import jobs
+from backends.onnx import jobs, tokens
 from backends.onnx.batching import Turns
+from backends.onnx.manifest import Manifest
 from backends.onnx.room import Room
 from backends.training.common import Progress, no_progress
 from backends.training.head import Vectors
+from backends.training.quantize import Feed
+from backends.training.samples import Sample
 from backends.types import Kind, Result
 
 TOGETHER = 256
@@ -56,6 +59,27 @@ def run(
             if found := job.put(prompt, piece, value):
                 results[prompt] = Result(**found)  # type: ignore[typeddict-item]
     return results
+
+
+def feeds_of(folder: Path, manifest: Manifest, samples: Sequence[Sample]) -> list[Feed]:
+    """Each sample as the model's graph takes it, cut to its length: without padding, alone."""
+    model = open_room().load(str(folder), "")
+    assert model.tokenizer is not None and manifest.tokenizer is not None
+    feeds: list[Feed] = []
+    for sample in samples:
+        (read,) = model.tokenizer.encode(
+            [sample.text], query=sample.query, prefix=manifest.document_prefix, places=False
+        )
+        row = tokens.fit(read, manifest.tokenizer)
+        ids = np.array([row.ids])
+        every = {
+            "input_ids": ids,
+            "attention_mask": np.ones_like(ids),
+            "token_type_ids": np.array([row.types]) if row.types else np.zeros_like(ids),
+            "position_ids": np.arange(ids.shape[1])[None],
+        }
+        feeds.append({name: every[name].astype(kind) for name, kind in model.inputs.items()})
+    return feeds
 
 
 def embed(room: Room, folder: Path, texts: Sequence[str], progress: Progress = no_progress) -> Vectors:

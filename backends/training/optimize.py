@@ -3,8 +3,8 @@ on an operator's own samples."""
 
 from __future__ import annotations
 
+import json
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,42 +17,34 @@ from numpy.typing import NDArray
 from backends.models.store import LocalModel, Origin, Store
 from backends.onnx.manifest import MANIFEST, Manifest, Metric, Tokenizer
 from backends.sentence_folder import ModelFolder, inner_folder
-from backends.training.agreement import Agreement, agreement
-from backends.training.classifier import GRAPH, describe
+from backends.training.agreement import Agreement
+from backends.training.classifier import GRAPH, REPORT, describe
 from backends.training.common import EXPORTED, Progress, TrainingError, check_place
+from backends.training.local import feeds_of
+from backends.training.measuring import Measured, Measuring, best, timed
+from backends.training.samples import Sample
+from backends.training.variants import PLAIN, Kitchen, Recipe, try_all
 
 Precision = Literal["int8", "fp32"]
 Floats = NDArray[np.float32]
 
-FEWEST_SAMPLES = 5
-MOST_SAMPLES = 1000
-TIMED = 50
-"""Samples that are timed, one at a time."""
 TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """A text; for a reranker with its query."""
-
-    text: str
-    query: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One form of the model.
+class Plan:
+    """What is asked for.
 
     Attributes:
-        size: bytes of its weights.
-        milliseconds: of one sample alone on one thread, the median of the best of three.
-        agreement: with the original; None: it is the original.
+        calibration: texts by which int8 is made, none of them a sample; without any it is made as it always can be.
+        wanted: agreement with the original.
     """
 
     name: str
-    size: int
-    milliseconds: float
-    agreement: Agreement | None = None
+    samples: Sequence[Sample]
+    precision: Precision = "int8"
+    calibration: Sequence[Sample] = ()
+    wanted: float = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,70 +52,49 @@ class Optimized:
     """What was made of a folder, staged and not yet installed.
 
     Attributes:
-        forms: the original, and what was made of it; the last is to be installed.
-        folders: of the forms that are ONNX.
+        forms: the original, and what was made of it.
+        kept: of these the one that is to be installed; `plain`: the one that needs no calibration.
     """
 
     manifest: Manifest
     forms: tuple[Measured, ...]
+    kept: Measured
+    plain: Measured
     staged: Path
-    samples: int
+    plan: Plan
 
     @property
     def agreement(self) -> Agreement:
         """Of what is to be installed."""
-        found = self.forms[-1].agreement
+        found = self.kept.agreement
         assert found is not None
         return found
 
     def report(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {"name": self.manifest.name, "samples": self.samples, "forms": [asdict(form) for form in self.forms]}
-
-
-def read_samples(path: Path, task: str) -> list[Sample]:
-    """A sample a line; of a reranker its query, a tab and a document.
-
-    Raises:
-        TrainingError: it cannot be read, or holds too few.
-    """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise TrainingError(f"{path} is not UTF-8.") from None
-    if task == "rerank":
-        if wrong := [line for line in lines if "\t" not in line]:
-            raise TrainingError(
-                f"{path}: a reranker's sample is a query, a tab and a document; not so: {wrong[0][:60]!r}."
-            )
-        samples = [Sample(text, query) for query, _, text in (line.partition("\t") for line in lines)]
-    else:
-        samples = [Sample(line) for line in lines]
-    if len(samples) < FEWEST_SAMPLES:
-        raise TrainingError(
-            f"{path} has {len(samples)} samples; at least {FEWEST_SAMPLES} are needed, a hundred tell more."
-        )
-    return samples[:MOST_SAMPLES]
+        return {
+            "name": self.manifest.name,
+            "samples": len(self.plan.samples),
+            "calibration": len(self.plan.calibration),
+            "kept": self.kept.name,
+            "forms": [asdict(form) for form in self.forms],
+        }
 
 
 @contextmanager
-def optimized(
-    folder: ModelFolder, name: str, samples: Sequence[Sample], precision: Precision, store: Store, progress: Progress
-) -> Iterator[Optimized]:
+def optimized(folder: ModelFolder, plan: Plan, store: Store, progress: Progress) -> Iterator[Optimized]:
     """The model, staged beside the store as long as the block lasts; `install` keeps it.
 
     Raises:
         TrainingError: a package is missing, or the folder says too little.
         BadModelFile: what was exported cannot be served.
     """
-    staged = store.staging(name)
-    store.prepare(3 * _weights(folder))
+    staged = store.staging(plan.name)
+    store.prepare((7 if plan.calibration else 3) * _weights(folder))
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir()
     try:
-        yield _make(folder, name, samples, precision, staged, progress)
+        yield _Making(folder, plan, staged, progress).made()
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
@@ -139,38 +110,73 @@ def install(made: Optimized, store: Store, *, force: bool = False) -> LocalModel
     return store.add_folder(made.staged, made.manifest, origin)
 
 
-def _make(
-    folder: ModelFolder, name: str, samples: Sequence[Sample], precision: Precision, staged: Path, progress: Progress
-) -> Optimized:
-    from backends.training.original import load_original
-    from backends.training.quantize import quantize
+class _Making:
+    """Of one model, in its staging folder: one folder a form."""
 
-    if folder.task == "embed" and folder.pooling is None:
-        raise TrainingError(f"{folder.path} does not say how its tokens become one vector. Say it with --pooling.")
-    progress("loading", 0, 1)
-    original = load_original(folder)
-    progress("measuring the original", 0, 1)
-    truth, took = _timed(lambda sample: _calibrated(folder, original.run([sample.text], sample.query)), samples)
-    forms = [Measured("original", _weights(folder), took)]
-    progress("exporting", 0, 1)
-    full = staged / "fp32"
-    full.mkdir()
-    original.export(full / GRAPH)
-    _save_tokenizer(folder, full)
-    last, manifest = full, _describe(folder, name, full)
-    forms.append(_measure("ONNX fp32", full, manifest, truth, samples, progress))
-    if precision == "int8":
-        progress("quantising", 0, 1)
-        last = staged / "int8"
-        last.mkdir()
-        quantize(full / GRAPH, last / GRAPH)
-        shutil.copy(full / TOKENIZER, last / TOKENIZER)
-        manifest = _describe(folder, name, last)
-        forms.append(_measure("ONNX int8", last, manifest, truth, samples, progress))
-    final = _finished(manifest, precision, forms, len(samples))
-    for file in manifest.files:
-        (last / file).replace(staged / file)
-    return Optimized(final, tuple(forms), staged, len(samples))
+    def __init__(self, folder: ModelFolder, plan: Plan, staged: Path, progress: Progress) -> None:
+        if folder.task == "embed" and folder.pooling is None:
+            raise TrainingError(f"{folder.path} does not say how its tokens become one vector. Say it with --pooling.")
+        self._folder, self._plan, self._staged, self._progress = folder, plan, staged, progress
+        self._made: dict[str, tuple[Path, Manifest]] = {}
+
+    def made(self) -> Optimized:
+        plan = self._plan
+        first, measuring = self._export()
+        if plan.precision == "int8":
+            self._quantize(measuring)
+        forms = measuring.measured()
+        full, *small = forms
+        plain = small[0] if small else full
+        kept = best(small, plain, plan.wanted) if small else full
+        path, manifest = self._made[kept.name]
+        for file in manifest.files:
+            (path / file).replace(self._staged / file)
+        made = Optimized(manifest, (first, *forms), kept, plain, self._staged, plan)
+        return replace(made, manifest=_finished(made))
+
+    def _export(self) -> tuple[Measured, Measuring]:
+        """The original measured, and its graph in float32."""
+        from backends.training.original import load_original
+
+        folder, samples = self._folder, self._plan.samples
+        self._progress("loading", 0, 1)
+        original = load_original(folder)
+
+        def ask(sample: Sample) -> Floats:
+            return _calibrated(folder, original.run([sample.text], sample.query))
+
+        self._progress("measuring the original", 0, 1)
+        truth = np.concatenate([ask(sample) for sample in samples])
+        (took,) = timed([ask], samples)
+        self._progress("exporting", 0, 1)
+        measuring = Measuring(truth, samples, self._progress)
+        self._form("ONNX fp32", measuring, original.export)
+        return Measured("original", _weights(folder), took), measuring
+
+    def _quantize(self, measuring: Measuring) -> None:
+        plan, (full, manifest) = self._plan, self._made["ONNX fp32"]
+        feeds = feeds_of(full, manifest, plan.calibration) if plan.calibration else []
+        kitchen = Kitchen(full / GRAPH, self._staged, feeds)
+
+        def make(recipe: Recipe) -> float | None:
+            self._progress(f"making {recipe.name}", 0, 1)
+            found = self._form(recipe.name, measuring, lambda target: kitchen.make(recipe, target))
+            return found.judged if found else None
+
+        make(PLAIN)
+        if feeds:
+            try_all(make)
+
+    def _form(self, name: str, measuring: Measuring, write: Callable[[Path], bool | None]) -> Agreement | None:
+        """One form, in a folder of its own as in the store. None: `write` cannot make it."""
+        target = self._staged / f"form-{len(self._made)}"
+        target.mkdir(exist_ok=True)
+        if write(target / GRAPH) is False:
+            return None
+        _save_tokenizer(self._folder, target)
+        manifest = _describe(self._folder, self._plan.name, target)
+        self._made[name] = target, manifest
+        return measuring.add(name, target, manifest)
 
 
 def _describe(folder: ModelFolder, name: str, made: Path) -> Manifest:
@@ -203,59 +209,33 @@ def _activation(folder: ModelFolder) -> Literal["softmax", "sigmoid", "none"]:
     return "softmax" if folder.task == "classify" and folder.exclusive else "sigmoid"
 
 
-def _finished(manifest: Manifest, precision: Precision, forms: Sequence[Measured], samples: int) -> Manifest:
-    found, on = forms[-1].agreement, f"{samples} samples of the operator's"
-    assert found is not None
-    metrics = (
-        Metric(name=f"mean {found.measure}", value=round(found.mean, 4), on=on),
-        Metric(name=f"worst {found.measure}", value=round(found.worst, 4), on=on),
+def _finished(made: Optimized) -> Manifest:
+    """With what was measured. The whole report lies beside it."""
+    report = made.staged / REPORT
+    report.write_text(json.dumps(made.report(), indent=2) + "\n", encoding="utf-8")
+    manifest, form, graph = made.manifest, made.kept.name, made.manifest.files[GRAPH]
+    metrics = _metrics(made, made.kept)
+    if made.kept is not made.plain:
+        metrics += _metrics(made, made.plain, "dynamic ")
+    return manifest.model_copy(
+        update={
+            "files": {**manifest.files, REPORT: describe(report)},
+            "metrics": metrics,
+            "version": f"{graph.sha256[:12]}-{made.plan.precision}",
+            "description": f"{manifest.source}, exported to {form}.",
+        }
     )
-    version = f"{manifest.files[GRAPH].sha256[:12]}-{precision}"
-    description = f"{manifest.source}, exported to ONNX ({precision})."
-    return manifest.model_copy(update={"metrics": metrics, "version": version, "description": description})
 
 
-# -- measuring -----------------------------------------------------------------------------------------------------
-
-
-def _measure(
-    name: str, folder: Path, manifest: Manifest, truth: Floats, samples: Sequence[Sample], progress: Progress
-) -> Measured:
-    """By the code that will serve it."""
-    from backends.training.local import open_room, run, vector_of
-
-    room = open_room(threads=1)
-    kind = {"embed": "embedding", "rerank": "rerank"}.get(manifest.task, "classification")
-
-    def ask(sample: Sample) -> Floats:
-        options = {"truncate": True} | ({"query": sample.query} if sample.query is not None else {})
-        (result,) = run(room, folder, kind, [sample.text], options)  # type: ignore[arg-type]
-        if manifest.task == "embed":
-            return vector_of(result)[None]
-        if manifest.task == "rerank":
-            return np.array([result["score"]], np.float32)
-        return np.array([[result["probabilities"][label] for label in manifest.labels]], np.float32)
-
-    ask(samples[0])  # loads it
-    progress(f"measuring {name}", 0, 1)
-    answers, took = _timed(ask, samples)
-    return Measured(name, (folder / GRAPH).stat().st_size, took, agreement(manifest.task, truth, answers))
-
-
-def _timed(ask: Callable[[Sample], Floats], samples: Sequence[Sample]) -> tuple[Floats, float]:
-    """The answers to all samples, and the median milliseconds of one."""
-    ask(samples[0])
-    answers = [ask(sample) for sample in samples]
-    times = []
-    for sample in samples[:TIMED]:
-        # The best of three: others use the box as well.
-        trials = []
-        for _ in range(3):
-            started = time.perf_counter()
-            ask(sample)
-            trials.append(time.perf_counter() - started)
-        times.append(min(trials))
-    return np.concatenate(answers), float(np.median(times)) * 1e3
+def _metrics(made: Optimized, form: Measured, which: str = "") -> tuple[Metric, ...]:
+    found, on = form.agreement, f"{len(made.plan.samples)} samples of the operator's"
+    assert found is not None
+    measure = "" if which else f" {found.measure}"
+    return (
+        Metric(name=f"{which}mean{measure}", value=round(found.mean, 4), on=on),
+        Metric(name=f"{which}worst{measure}", value=round(found.worst, 4), on=on),
+        Metric(name=f"{which}ms", value=round(form.milliseconds, 2), on=f"{on}, alone on one thread"),
+    )
 
 
 def _calibrated(folder: ModelFolder, output: Floats) -> Floats:

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from backends.training.agreement import agreement
-from backends.training.common import TrainingError
-from backends.training.optimize import read_samples
 
 RNG = np.random.default_rng(0)
 
@@ -37,23 +35,3 @@ def test_classifiers_agree_by_their_labels() -> None:
 def test_rerankers_agree_by_their_scores() -> None:
     found = agreement("rerank", np.array([0.5, 0.9], np.float32), np.array([0.4, 0.9], np.float32))
     assert (found.mean, found.worst) == (pytest.approx(0.95), pytest.approx(0.9))
-
-
-def test_samples_of_a_reranker_have_two_parts(tmp_path: object) -> None:
-    from pathlib import Path
-
-    path = Path(str(tmp_path)) / "samples.txt"
-    path.write_text("\n".join(f"query {n}\tdocument {n}" for n in range(6)), encoding="utf-8")
-    assert next((s.query, s.text) for s in read_samples(path, "rerank")) == ("query 0", "document 0")
-    path.write_text("one\ntwo\n" * 9)
-    with pytest.raises(TrainingError, match="a tab and a document"):
-        read_samples(path, "rerank")
-    assert len(read_samples(path, "embed")) == 18
-    path.write_text("one\n\n")
-    with pytest.raises(TrainingError, match="has 1 samples"):
-        read_samples(path, "embed")
-    with pytest.raises(TrainingError, match="cannot be read"):
-        read_samples(path.with_name("none"), "embed")
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(TrainingError, match="UTF-8"):
-        read_samples(path, "embed")

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from backends.sentence_transformers import SentenceTransformersBackend, Sentence
 from backends.training.local import embed, open_room, vector_of
 from backends.types import Chunk, Request, Usage
 from gateway.cli import cli
+from tests.training.conftest import REPORTS
 from tests.training.test_sentence_folder import MODULES, make
 
 pytestmark = pytest.mark.anyio
@@ -86,7 +88,7 @@ def test_int8_is_smaller_and_says_how_near_it_is(minilm_folder: Path, samples: P
     manifest = read_manifest(Store(tmp_path).get("minilm").path)
     assert (manifest.pooling, manifest.normalize, manifest.dimensions) == ("mean", True, 384)
     assert (manifest.licence, manifest.tokenizer and manifest.tokenizer.max_tokens) == ("apache-2.0", 256)
-    assert [metric.name for metric in manifest.metrics] == ["mean cosine", "worst cosine"]
+    assert [metric.name for metric in manifest.metrics] == ["mean cosine", "worst cosine", "ms"]
     assert not Store(tmp_path).staging("minilm").exists()
 
 
@@ -102,6 +104,55 @@ def test_what_agrees_too_little_is_not_installed_unless_forced(
     forced = optimize(tmp_path, minilm_folder, samples, "--min-agreement", "0.9999", "--force")
     assert forced.exit_code == 0, forced.output
     assert [model.name for model in Store(tmp_path).list()] == ["minilm"]
+
+
+def first_layers(folder: Path, target: Path, count: int) -> Path:
+    """The model without its other layers: as real, and sooner done."""
+    transformers = importlib.import_module("transformers")
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
+    network = transformers.AutoModel.from_pretrained(str(folder), use_safetensors=True)
+    network.encoder.layer = network.encoder.layer[:count]
+    network.config.num_hidden_layers = count
+    network.save_pretrained(str(target))
+    return target
+
+
+def test_with_other_texts_a_better_form_is_found(minilm_folder: Path, samples: Path, tmp_path: Path) -> None:
+    folder = first_layers(minilm_folder, tmp_path / "folder", 2)
+    others, texts = tmp_path / "others.csv", samples.read_text().splitlines()
+    # Some of what calibrates measures as well (every fourth report), and must be left out.
+    samples.write_text("\n".join([*texts[:6], texts[-1]]))
+    others.write_text("\n".join(REPORTS.read_text().splitlines()[:31]))
+    done = optimize(tmp_path, folder, samples, "--json", "--calibration", str(others), "--text", "report")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    forms = {form["name"]: form for form in report["forms"]}
+    plain, kept = forms["ONNX int8, dynamic"], forms[report["kept"]]
+    assert len(forms) == 11
+    smoothed = forms["ONNX int8, dynamic, smoothed"]["agreement"]
+    assert smoothed["mean"] > plain["agreement"]["mean"]
+    assert kept["agreement"]["judged"] >= plain["agreement"]["judged"]
+    assert (report["samples"], report["calibration"]) == (7, 30 - 6)
+    installed = Store(tmp_path).get("minilm").path
+    manifest = read_manifest(installed)
+    assert report["kept"] in manifest.description
+    assert manifest.metrics[1].value == pytest.approx(kept["agreement"]["worst"], abs=1e-4)
+    assert (installed / manifest.graph).stat().st_size == kept["size"]
+    assert json.loads((installed / "report.json").read_text())["forms"] == report["forms"]
+    assert vector(installed, "the pump leaks") @ vector(installed, "the pump is leaking") > 0.7
+
+
+def test_texts_to_calibrate_by_are_for_int8(minilm_folder: Path, samples: Path, tmp_path: Path) -> None:
+    done = optimize(tmp_path, minilm_folder, samples, "--precision", "fp32", "--calibration", str(samples))
+    assert done.exit_code == 2
+    assert "fp32 needs none" in done.output
+    done = optimize(tmp_path, minilm_folder, samples, "--calibration", str(samples))
+    assert done.exit_code == 1
+    assert "Give other texts" in done.output
+
+
+def vector(folder: Path, text: str) -> Vectors:
+    return embed(open_room(), folder, [text])[0]
 
 
 @pytest.mark.parametrize(
