@@ -21,7 +21,7 @@ from gateway.dispatch import Dispatcher
 from gateway.egress import Egress
 from gateway.manifests import manifests
 from gateway.metrics import Metrics
-from gateway.middleware import BodyLimit, HostGuard, KeyGuard, Recorder
+from gateway.middleware import BodyLimit, HostGuard, KeyGuard
 from gateway.models import build_backends, check_names, default_model, find_pulled, generating, model_aliases
 from gateway.names import names_of
 from gateway.planning import Planner
@@ -35,6 +35,7 @@ from gateway.policies import (
     signals_read,
 )
 from gateway.providers import build_remote, provider_aliases
+from gateway.recorder import Recorder
 from gateway.reload import Gateway, Generation
 from gateway.routes.chat import chat_endpoint
 from gateway.routes.classify import FILES, classify_endpoint

@@ -16,7 +16,7 @@ from backends.types import Locality, Request
 from gateway.bodies import OneBody, Writer
 from gateway.children import Children
 from gateway.dispatch import Dispatcher
-from gateway.middleware import headers_named
+from gateway.headers import headers_named
 from gateway.outcome import Outcome, new_id
 from gateway.responses.archive import Archive
 from gateway.responses.background import Background
