@@ -114,13 +114,13 @@ class Model:
         attributes = llama.llama_vocab_get_attr(self._vocab, token)
         if attributes & llama.LLAMA_TOKEN_ATTR_USER_DEFINED:
             piece = self.piece(token)
-            return piece.startswith(b"<") and piece.endswith(b">")
+            return piece[:1] + piece[-1:] in (b"<>", b"[]")
         return bool(attributes & llama.LLAMA_TOKEN_ATTR_CONTROL)
 
-    def is_special(self, text: str) -> bool:
-        """Whether the text is one token that stands for itself, and is no ordinary text."""
+    def control_token(self, text: str) -> int | None:
+        """The token that stands for this text and nothing else, and that no other tokens spell; None: there is none."""
         tokens = self.tokenize(text, special=True, begin=False)
-        return len(tokens) == 1 and self._is_control(tokens[0])
+        return tokens[0] if len(tokens) == 1 and self._is_control(tokens[0]) else None
 
     def start_tokens(self) -> list[int]:
         """What an empty prompt begins with: BOS, or else EOS, which ends a text and so begins one."""

@@ -1,13 +1,14 @@
-"""A model's way of talking, as its chat template tells it: what it is given of tools, and what its text says of calls
-and thoughts. Pure."""
+"""What one model is given of a conversation, and what its answers say, think and call, as its chat template tells it.
+Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
 
-from backends.llama import tools
-from backends.llama.tool_parser import THINK, Parser
+from backends.llama.family import Calls, Opening
+from backends.llama.history import cleaned
+from backends.llama.talk import Parser, Talk
 from backends.types import Chunk, Request, Usage
 
 
@@ -18,43 +19,44 @@ class Dialogue:
         self._template = template or ""
 
     @cached_property
-    def form(self) -> tools.ToolFormat:
-        """How it calls tools."""
-        return tools.format_of(self._template)
-
-    @property
-    def thinks(self) -> bool:
-        """Whether it may think aloud first."""
-        return THINK in self._template
+    def talk(self) -> Talk:
+        """How it talks."""
+        return Talk.of(self._template)
 
     def asked(self, request: Request) -> Request:
-        """The request in the model's own terms: its template's messages and variables, the grammar of its calls."""
+        """The request in the model's own terms: its template's messages and variables, the grammar of its calls.
+
+        Raises:
+            InvalidRequest: an earlier call that is no call; a grammar beside tools.
+        """
         if request.kind != "chat":
             return request
-        given = request.tools if "tools" in request.needs else ()
-        speaks_of_tools = given or any(m["role"] == "tool" or m.get("tool_calls") for m in request.messages)
-        if not speaks_of_tools:
-            return request
-        messages, variables = tools.local_messages(request.messages, self.form, given)
-        grammar = request.grammar
-        if given:
-            functions = tools.functions_of(given)
-            grammar = tools.grammar(
-                self.form, functions, request.tool_choice, parallel=request.parallel_tools, otherwise=request.grammar
-            )
+        tools = request.tools if "tools" in request.needs else ()
+        messages, variables = self.talk.family.history(cleaned(request.messages), tools, self._template)
+        calls = _calls(request)
         return replace(
             request,
             messages=tuple(messages),
             template_kwargs={**variables, **request.template_kwargs},
-            grammar=grammar,
+            grammar=calls.grammar() if calls else request.grammar,
         )
 
     def listener(self, request: Request, *, thinking: bool = False) -> Listener:
-        """For the answer. `thinking`: the prompt ends in the midst of a thought."""
-        form = self.form if "tools" in request.needs and request.kind == "chat" else None
-        thinks = request.kind == "chat" and (self.thinks or thinking)
-        parsers = [Parser(form, thinks=thinks, thinking=thinking) for _ in range(request.choices)]
-        return Listener(parsers if form or thinks else [])
+        """For the answer to what `asked` returned. `thinking`: the prompt ends in the midst of a thought."""
+        if request.kind != "chat":
+            return Listener([])
+        calls = Calls.of(request.grammar) if request.grammar and request.grammar.kind == "tools" else None
+        opening: Opening = "answer" if request.continuation else "thinking" if thinking else "may think"
+        if not calls and self.talk.plain(opening):
+            return Listener([])
+        return Listener([Parser(self.talk, calls, opening) for _ in range(request.choices)])
+
+
+def _calls(request: Request) -> Calls | None:
+    """What may be called."""
+    if "tools" not in request.needs or not request.tools:
+        return None
+    return Calls.asked(request.tools, request.tool_choice, parallel=request.parallel_tools, otherwise=request.grammar)
 
 
 class Listener:

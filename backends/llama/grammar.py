@@ -6,10 +6,9 @@ while the model computes: llguidance lets go of the interpreter's lock, and most
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,12 @@ import orjson
 from numpy.typing import NDArray
 
 from backends.errors import InvalidRequest
+from backends.llama.family import Calls, Function, Opening
+from backends.llama.lark import Lark, Special
 from backends.llama.narrowing import ESCAPES, narrowed
 from backends.llama.one_of import without_one_of
 from backends.llama.references import trouble
+from backends.llama.talk import Talk
 from backends.types import Grammar
 
 MOST_SOURCE_BYTES = 256 * 1024
@@ -36,21 +38,27 @@ class Grammars:
     Args:
         tokenizer: makes llguidance's tokenizer; called once, when the first grammar is asked for (about a second).
         n_vocab: tokens that the model knows.
-        special: whether a mark such as `<tool_call>` is one token, which text cannot spell.
+        special: the id of a mark such as `<tool_call>`, if it is one token, which text cannot spell.
+        talk: how the model writes calls, and what it may think before its answer.
     """
 
     def __init__(
-        self, tokenizer: Callable[[], Any], n_vocab: int, special: Callable[[str], bool] = lambda _: False
+        self,
+        tokenizer: Callable[[], Any],
+        n_vocab: int,
+        special: Special = lambda _: None,
+        talk: Talk | None = None,
     ) -> None:
         self._make_tokenizer = tokenizer
         self._tokenizer: Any = None
         self._n_vocab = n_vocab
         self._special = special
+        self._talk = talk or Talk.of(None)
         self._lock = threading.Lock()
-        self._compiled: OrderedDict[Grammar, Any] = OrderedDict()
+        self._compiled: OrderedDict[tuple[Grammar, Opening], Any] = OrderedDict()
 
-    def compile(self, grammar: Grammar) -> Constraint:
-        """A constraint at its beginning.
+    def compile(self, grammar: Grammar, opening: Opening = "answer") -> Constraint:
+        """A constraint at its beginning. `opening`: what may come before the answer, which is what the grammar is of.
 
         Raises:
             InvalidRequest: it cannot be enforced; the message names the keyword, or the place.
@@ -58,23 +66,24 @@ class Grammars:
         if len(grammar.source.encode()) > MOST_SOURCE_BYTES:
             raise _refused(grammar, f"it is longer than {MOST_SOURCE_BYTES >> 10} KB")
         with self._lock:
-            compiled = self._compiled.get(grammar)
+            key = grammar, opening
+            compiled = self._compiled.get(key)
             if compiled is None:
-                compiled = self._compiled[grammar] = self._compile(grammar)
-            self._compiled.move_to_end(grammar)
+                compiled = self._compiled[key] = self._compile(grammar, opening)
+            self._compiled.move_to_end(key)
             while len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
         return Constraint(compiled.deep_copy(), self._n_vocab)
 
-    def _compile(self, grammar: Grammar) -> Any:
+    def _compile(self, grammar: Grammar, opening: Opening) -> Any:
         import llguidance
 
         if self._tokenizer is None:
             self._tokenizer = self._make_tokenizer()
         if grammar.kind == "tools":
-            _check_functions(orjson.loads(grammar.source)["functions"])
+            _check_functions(Calls.of(grammar).functions)
         limits = llguidance.LLParserLimits(verbose_errors=False)
-        matcher = llguidance.LLMatcher(self._tokenizer, _source(grammar, self._special), log_level=0, limits=limits)
+        matcher = llguidance.LLMatcher(self._tokenizer, self._source(grammar, opening), log_level=0, limits=limits)
         if matcher.is_error():
             raise _refused(grammar, _reason(matcher.get_error()))
         # What compiles may still allow nothing: a reference that only leads to itself.
@@ -86,6 +95,21 @@ class Grammars:
         if impossible:
             raise _refused(grammar, "nothing can satisfy it")
         return matcher
+
+    def _source(self, grammar: Grammar, opening: Opening) -> str:
+        """Of a whole completion."""
+        calls = Calls.of(grammar) if grammar.kind == "tools" else None
+        answer = None if calls else _source(grammar)
+        if answer and self._talk.plain(opening):
+            return answer
+        try:
+            lark = self._talk.grammar(Lark(self._special, _json), opening, calls)
+        except ValueError as error:
+            raise _refused(grammar, _reason(str(error))) from None
+        whole = [{"name": "start", "lark_grammar": lark.source()}]
+        if answer:
+            whole += [{**orjson.loads(answer)["grammars"][0], "name": "answer"}]
+        return orjson.dumps({"grammars": whole}).decode()
 
 
 class Constraint:
@@ -136,7 +160,7 @@ class Constraint:
             raise ArithmeticError(f"the completion left its grammar: {_reason(self._matcher.get_error())}")
 
 
-def _source(grammar: Grammar, special: Callable[[str], bool]) -> str:
+def _source(grammar: Grammar) -> str:
     """llguidance's own form.
 
     Raises:
@@ -153,10 +177,8 @@ def _source(grammar: Grammar, special: Callable[[str], bool]) -> str:
                 return str(LLMatcher.grammar_from_regex(grammar.source))
             case "lark":
                 return str(LLMatcher.grammar_from_lark(grammar.source))
-            case "gbnf":
+            case _:
                 return str(LLMatcher.grammar_from_lark(any_to_lark(grammar.source)))
-            case "tools":
-                return str(LLMatcher.grammar_from_lark(_calls(orjson.loads(grammar.source), special)))
     except GbnfToLarkError as error:
         raise _refused(grammar, str(error)) from None
     except ValueError as error:
@@ -186,96 +208,39 @@ def _decided(schema: str, *, strict: bool = True) -> str:
 
 STRICT: Any = {"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES}
 
-LENIENT: Any = {"lenient": True, "coerce_one_of": True, "json_allowed_escapes": ESCAPES}
+LENIENT: Any = {
+    "lenient": True,
+    "coerce_one_of": True,
+    "whitespace_pattern": WHITESPACE,
+    "json_allowed_escapes": ESCAPES,
+}
 """For functions that are not `strict`: tools of all sorts say more in their schemas than can be enforced."""
 
 
-def _json(schema: Mapping[str, Any]) -> str:
-    decided = orjson.loads(_decided(canonical(schema), strict=False))
-    return f"%json {orjson.dumps({**decided, 'x-guidance': LENIENT}).decode()}"
+def _json(schema: Any, *, strict: bool) -> str:
+    decided = _decided(canonical(schema), strict=strict)
+    guidance = STRICT if strict else LENIENT
+    return f"%json {orjson.dumps({**orjson.loads(decided), 'x-guidance': guidance}).decode()}"
 
 
-def _check_functions(functions: Sequence[tuple[str, Any, bool]]) -> None:
+def _check_functions(functions: Sequence[Function]) -> None:
     """Each function's parameters, so that an error names the function, and not a grammar that nobody has written."""
     from llguidance import LLMatcher
 
-    for name, parameters, strict in functions:
+    for function in functions:
+        strict = function.strict
         try:
-            source = _decided(canonical(parameters), strict=strict)
+            source = _decided(canonical(function.parameters), strict=strict)
             overrides = STRICT if strict else LENIENT
             wrong = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(source, overrides=overrides))
         except ValueError as error:
             wrong = str(error)
         if wrong and not wrong.startswith("WARNING"):
             raise InvalidRequest(
-                f"The parameters of the function {name!r} cannot be enforced: {_keyword(_reason(wrong))}.",
+                f"The parameters of the function {function.name!r} cannot be enforced: {_keyword(_reason(wrong))}.",
                 param="tools",
                 code="unsupported_schema",
             )
-
-
-def _calls(spec: Mapping[str, Any], special: Callable[[str], bool]) -> str:
-    """Text, then calls, then nothing: llguidance's Lark, whose `<…>` are special tokens.
-
-    A mark that is ordinary text begins a call wherever it stands, so the text before it is matched lazily.
-    """
-    opening, closing = spec["open"], spec["close"]
-    mark = opening.rstrip("\n")
-    body = f"{_quoted(opening[len(mark) :])} call {_quoted(closing, special)}"
-    if spec["array"]:
-        more = '("," " "? call)*' if spec["parallel"] else ""
-        body = f'"[" call {more} "]"'
-    begin = _quoted(mark, special)
-    again = f'("\\n"? {begin} {body})* "\\n"?' if spec["parallel"] and not spec["array"] and mark else ""
-    rules = {"call": _json(spec["call"]), "TEXT": r"/(.|\n)*/"}
-    said = spec["otherwise"]
-    if said is not None:
-        rules["said"] = f"%json {_decided(canonical(said))}"
-    if spec["required"]:
-        rules["start"] = f"{begin} {body} {again}" if mark else "call"
-    elif said is not None:
-        rules["start"] = f"said | {begin} {body} {again}" if mark else "said | call"
-    elif not mark:
-        # The call is the completion; any other text does not begin like an object.
-        rules["start"], rules["OTHER"] = "call | OTHER", r"/[^{\s](.|\n)*/"
-    else:
-        if special(mark):
-            rules["start"] = f"TEXT ({begin} {body} {again})?"
-        else:
-            rules["start"] = f"TEXT | first {body} {again}"
-            rules["first[lazy]"] = f"TEXT {begin}"
-        if spec["bare"]:
-            rules |= _bare_calls(spec)
-            rules["start"] += " | BARE (" + " | ".join(f"bare_{at}" for at in range(len(spec["functions"]))) + ") FENCE"
-            rules["TEXT"] += f" & ~/{BARE}(.|\\n)*/"
-    return "%llguidance {}\n" + "\n".join(f"{name}: {rule}" for name, rule in sorted(rules.items(), key=_start_first))
-
-
-def _bare_calls(spec: Mapping[str, Any]) -> dict[str, str]:
-    """Calls without their marks, from behind the key of the name on: what begins so is a call, or nothing at all."""
-    key = orjson.dumps(orjson.dumps(spec["arguments"]).decode()).decode()
-    rules = {"BARE": f"/{BARE}/", "FENCE": r"/([ \n]*```)?/", "WS": r"/[ \n]{1,20}/"}
-    for at, (name, parameters, _) in enumerate(spec["functions"]):
-        quoted = orjson.dumps(orjson.dumps(name).decode()).decode()
-        rules[f"bare_{at}"] = f'{quoted} WS? "," WS? {key} WS? ":" WS? bare_arguments_{at} WS? "}}"'
-        rules[f"bare_arguments_{at}"] = _json(parameters)
-    return rules
-
-
-def _start_first(rule: tuple[str, str]) -> tuple[bool, str]:
-    return rule[0] != "start", rule[0]
-
-
-BARE = r'[ \n]*(```(json)?[ \n]*)?\{[ \n]*"name"[ \n]*:[ \n]*'
-"""How a call begins whose marks were forgotten; a regular expression for llguidance."""
-
-MARK = re.compile(r"(<[^<>\s]{1,60}>|\[[A-Z_]{2,40}\])")
-
-
-def _quoted(text: str, special: Callable[[str], bool] = lambda _: False) -> str:
-    """Lark's words for a text: its special tokens by name, the rest quoted."""
-    parts = [part for part in MARK.split(text) if part]
-    return " ".join(part if special(part) else orjson.dumps(part).decode() for part in parts)
 
 
 def _reason(error: str) -> str:

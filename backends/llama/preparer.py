@@ -7,15 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import orjson
-
 from backends.errors import BackendError, ContextLengthExceeded, InvalidRequest
 from backends.llama import protocol
 from backends.llama.bindings import Model
-from backends.llama.grammar import MARK, Constraint, Grammars
+from backends.llama.family import Opening
+from backends.llama.grammar import Constraint, Grammars
 from backends.llama.jobs import Job
+from backends.llama.talk import Talk
 from backends.llama.template import ChatTemplate
-from backends.llama.tool_parser import THINK
 from backends.types import Grammar
 
 MAX_PREPARED = 512
@@ -41,14 +40,15 @@ class Preparer:
         self._prepared: OrderedDict[str, Prompts] = OrderedDict()
         source = model.chat_template()
         bos, eos = model.special_text("bos"), model.special_text("eos")
-        self._grammars = Grammars(model.grammar_tokenizer, model.n_vocab, model.is_special)
+        self._talk = Talk.of(source)
+        self._grammars = Grammars(model.grammar_tokenizer, model.n_vocab, model.control_token, self._talk)
         self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
 
     def prepare(self, message: Mapping[str, Any]) -> protocol.Prepared:
         """Tokenise and keep. Raises `InvalidRequest`."""
-        thinking = False
+        opening: Opening = "answer"
         if message["kind"] == "chat":
-            tokens, thinking = self._chat(message)
+            tokens, opening = self._chat(message)
             prompts: tuple[list[int], ...] = (tokens,)
         else:
             prompts = tuple(map(self._completion, message["prompts"]))
@@ -58,14 +58,14 @@ class Preparer:
                 longest, self._n_ctx, param="messages" if message["kind"] == "chat" else "prompt"
             )
         grammar = message.get("grammar")
-        constraint = self._grammars.compile(Grammar(**grammar)) if grammar else None
-        ready = Prompts(prompts, constraint, self._spelled(grammar) if grammar else frozenset())
+        constraint = self._grammars.compile(Grammar(**grammar), opening) if grammar else None
+        ready = Prompts(prompts, constraint, self._spelled(message))
         with self._lock:
             self._prepared[message["id"]] = ready
             while len(self._prepared) > MAX_PREPARED:
                 self._prepared.popitem(last=False)
         cached = sum(map(self._provided, prompts))
-        return protocol.Prepared(longest, cached, sum(map(len, prompts)) - cached, thinking)
+        return protocol.Prepared(longest, cached, sum(map(len, prompts)) - cached, opening == "thinking")
 
     def job(self, message: Mapping[str, Any]) -> Job:
         """The prepared request, ready for the engine. Raises `InvalidRequest`."""
@@ -84,33 +84,33 @@ class Preparer:
             message["id"], prepared.tokens, message["n"], params, generated, prepared.constraint, prepared.spelled
         )
 
-    def _spelled(self, grammar: Mapping[str, Any]) -> frozenset[int]:
-        """The tokens that mark a call, if they are such as are not shown."""
-        if grammar["kind"] != "tools":
+    def _spelled(self, message: Mapping[str, Any]) -> frozenset[int]:
+        """Control tokens, not shown otherwise, that tell the parts of an answer apart."""
+        if message["kind"] != "chat":
             return frozenset()
-        spec = orjson.loads(grammar["source"])
-        marks = MARK.findall(spec["open"] + spec["close"])
-        return frozenset(
-            self._model.tokenize(mark, special=True, begin=False)[0] for mark in marks if self._model.is_special(mark)
-        )
+        marks = self._talk.control_marks(tools=bool(message.get("grammar")) and message["grammar"]["kind"] == "tools")
+        tokens = map(self._model.control_token, marks)
+        return frozenset(token for token in tokens if token is not None)
 
     def forget(self, request_id: str) -> None:
         """The client went away before its request was submitted."""
         with self._lock:
             self._prepared.pop(request_id, None)
 
-    def _chat(self, message: Mapping[str, Any]) -> tuple[list[int], bool]:
-        """Its tokens, and whether it ends in the midst of a thought."""
+    def _chat(self, message: Mapping[str, Any]) -> tuple[list[int], Opening]:
+        """Its tokens, and where a completion of them begins."""
         if self._template is None:
             raise InvalidRequest(
                 "This model has no chat template, so it cannot chat. Use /v1/completions with a prompt.", param="model"
             )
         text = self._template.render(message["messages"], message["template_kwargs"])
-        tokens = self._model.tokenize(text, special=True, begin=not self._model.starts_with_bos(text))
-        if said := message.get("continuation"):
+        said = message.get("continuation", "")
+        opening, before = self._talk.opening(text, said)
+        tokens = self._model.tokenize(text + before, special=True, begin=not self._model.starts_with_bos(text))
+        if said:
             # Another model's words: whatever they look like, they are text and no control tokens.
             tokens += self._model.tokenize(said, special=False, begin=False)
-        return tokens, not said and text.rstrip().endswith(THINK)
+        return tokens, opening
 
     def _completion(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from backends.llama.backend import LlamaBackend
 from backends.llama.settings import LlamaSettings
 from backends.types import Chunk, Request, Sampling, Usage
+from tests.conftest import find_model
 
 settings.register_profile("engine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("engine")
@@ -76,6 +77,12 @@ async def ask(backend: LlamaBackend, request: Request) -> Answer:
     for index in range(request.choices):
         assert answer.reason(index)
     return answer
+
+
+@pytest.fixture(scope="session")
+def qwen_file() -> Path:
+    """A model that can call tools, in a format of its own."""
+    return find_model("qwen2.5-coder-0.5b-instruct", "OUTSTATION_TEST_REMOTE_MODEL")
 
 
 Running = Callable[..., AbstractAsyncContextManager[LlamaBackend]]

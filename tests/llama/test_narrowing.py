@@ -10,9 +10,9 @@ import pytest
 
 from backends.errors import InvalidRequest
 from backends.llama.bindings import Model
+from backends.llama.family import Calls, Function
 from backends.llama.grammar import Constraint, Grammars, canonical
 from backends.llama.narrowing import ESCAPES, narrowed
-from backends.llama.tools import GENERIC, Function, grammar
 from backends.types import Grammar
 
 
@@ -142,7 +142,7 @@ def test_functions_are_held_to_the_same_as_far_as_can_be(model, grammars):
     parameters = {"type": "object", "properties": {"a": text('^[^"]$'), "b": {"const": "\x01"}}, "required": ["a"]}
     for strict in (True, False):
         function = Function("f", parameters, strict)
-        asked = grammar(GENERIC, [function], "required", parallel=False)
+        asked = Calls((function,), required=True, parallel=False).grammar()
         if strict:
             with pytest.raises(InvalidRequest, match="function 'f' cannot be enforced: `const`"):
                 grammars.compile(asked)

@@ -14,7 +14,6 @@ import pytest
 from backends.errors import InvalidRequest
 from backends.llama.backend import LlamaBackend
 from backends.types import Grammar, NamedTool, Request
-from tests.conftest import find_model
 from tests.llama.conftest import Answer, Running, ask, chat
 
 pytestmark = pytest.mark.anyio
@@ -55,11 +54,6 @@ SCHEMAS = {tool["function"]["name"]: tool["function"]["parameters"] for tool in 
 async def small(running: Running) -> AsyncIterator[LlamaBackend]:
     async with running() as backend:
         yield backend
-
-
-@pytest.fixture(scope="module")
-def qwen_file() -> Path:
-    return find_model("qwen2.5-coder-0.5b-instruct", "OUTSTATION_TEST_REMOTE_MODEL")
 
 
 @pytest.fixture(scope="module")

@@ -1,79 +1,140 @@
-"""What a model's text says, thinks and calls, wherever it is cut."""
+"""What a model's text says, thinks and calls, wherever it is cut: the same for every family."""
 
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.llama.tool_parser import Parser
-from backends.llama.tools import FORMATS, GENERIC, format_of, local_messages
+from backends.llama.families import FAMILIES
+from backends.llama.families.generic import Generic
+from backends.llama.family import Calls, Family
+from backends.llama.talk import THOUGHTS, Parser, Talk
+from tests.llama.listening import Heard, heard
 
-BY_NAME = {form.name: form for form in (*FORMATS, GENERIC)}
+ALL: dict[str, Family] = {family.name: family for family in (*FAMILIES, Generic())}
+each = pytest.mark.parametrize("family", ALL.values(), ids=ALL)
+
+NAMES = ("stop_pump", "get", "a.b-c")
+OPEN: dict[str, Any] = {"type": "object", "properties": {"note": {"type": "string"}, "n": {"type": "integer"}}}
+MAY = Calls.asked([{"function": {"name": name, "parameters": OPEN}} for name in NAMES], "auto", parallel=True)
+
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=8)),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-CALLS = st.lists(
-    st.tuples(st.sampled_from(["stop_pump", "get", "a.b-c"]), st.dictionaries(st.text(max_size=6), VALUES, max_size=3)),
-    min_size=1,
-    max_size=3,
-)
+ARGUMENTS = st.dictionaries(st.text(max_size=6), VALUES, max_size=3)
+CALLS = st.lists(st.tuples(st.sampled_from(NAMES), ARGUMENTS), min_size=1, max_size=3)
+CUTS = st.lists(st.integers(0, 500), max_size=30)
 
 
-def written(form, calls, pretty):
-    """As the model writes them."""
-    objects = [json.dumps({"name": n, form.arguments: a}, indent=1 if pretty else None) for n, a in calls]
-    if form.array:
-        return form.open + "[" + ", ".join(objects) + "]" + form.close
-    return "\n".join(form.open + one + form.close for one in objects)
+def as_object(key: str = "arguments") -> Any:
+    return lambda call, indent: json.dumps({"name": call[0], key: call[1]}, indent=indent)
 
 
-def heard(parser, text, cuts):
-    """Text, reasoning, and the calls with their arguments put together, fed in pieces."""
-    said, thought, calls = "", "", []
-    edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    parsed = [parser.feed(text[a:b]) for a, b in pairwise(edges)] + [parser.close()]
-    for part in parsed:
-        said, thought = said + part.text, thought + part.reasoning
-        for piece in part.tools:
-            if piece.id:
-                assert piece.index == len(calls)
-                calls.append([piece.id, piece.name, piece.arguments])
-            else:
-                assert not piece.name
-                calls[piece.index][2] += piece.arguments
-    return said, thought, [(name, json.loads(arguments)) for _, name, arguments in calls], [call[0] for call in calls]
+def one_each(open_: str, close: str, between: str, write: Any) -> Any:
+    return lambda calls, indent: between.join(open_ + write(call, indent) + close for call in calls)
 
 
-@pytest.mark.parametrize("form", BY_NAME.values(), ids=BY_NAME)
-@given(calls=CALLS, pretty=st.booleans(), cuts=st.lists(st.integers(0, 500), max_size=30))
-def test_calls_are_heard_however_they_are_cut(form, calls, pretty, cuts):
-    if not form.open:
-        calls = calls[:1]
-    before = "" if not form.open else "Let me see.\n"
-    said, thought, found, ids = heard(Parser(form), before + written(form, calls, pretty), cuts)
-    assert said == before.rstrip()
-    assert thought == ""
-    assert found == calls
-    assert len(set(ids)) == len(calls)
-    assert all(len(id_) == (form.id_length if form.id_length < 24 else 29) for id_ in ids)
+def listed(open_: str) -> Any:
+    return lambda calls, indent: open_ + "[" + ", ".join(as_object()(call, indent) for call in calls) + "]"
 
 
+def harmony(call: Any, indent: int | None) -> str:
+    return (
+        f"<|channel|>commentary to=functions.{call[0]} <|constrain|>json<|message|>{json.dumps(call[1], indent=indent)}"
+    )
+
+
+def xml(call: Any, indent: int | None) -> str:
+    values = "".join(
+        f"<parameter={key}>\n{value if key == 'note' else json.dumps(value)}\n</parameter>\n"
+        for key, value in call[1].items()
+    )
+    return f"<tool_call>\n<function={call[0]}>\n{values}</function>\n</tool_call>"
+
+
+WRITE: dict[str, Any] = {
+    "hermes": one_each("<tool_call>\n", "\n</tool_call>", "\n", as_object()),
+    "generic": one_each("<tool_call>\n", "\n</tool_call>", "\n", as_object()),
+    "llama3": one_each("", "", "; ", as_object("parameters")),
+    "mistral": listed("[TOOL_CALLS]"),
+    "mistral-names": lambda calls, indent: "".join(
+        f"[TOOL_CALLS]{name}[ARGS]{json.dumps(arguments, indent=indent)}" for name, arguments in calls
+    ),
+    "granite": listed("<|tool_call|>"),
+    "gpt-oss": one_each("", "<|call|>", "<|start|>assistant", harmony),
+    "qwen-xml": one_each("", "", "\n", xml),
+}
+"""As models of a family write calls."""
+
+
+def xml_safe(calls: list[Any]) -> list[Any]:
+    """XML has no way to write an angle bracket or a line's end in a key; `note` is text."""
+    keys = iter("abcdefghi")
+    return [
+        (name, {"note": "two\nlines"} | {next(keys): value for value in arguments.values()})
+        for name, arguments in calls
+    ]
+
+
+def talk(family: Family) -> Talk:
+    return Talk(family, None if family.always else THOUGHTS[0])
+
+
+@each
+@given(calls=CALLS, indent=st.sampled_from([None, 1]), cuts=CUTS)
+def test_calls_are_heard_however_they_are_cut(family: Family, calls: Any, indent: int | None, cuts: list[int]) -> None:
+    calls = xml_safe(calls) if family.name == "qwen-xml" else calls
+    got = heard(Parser(talk(family), MAY), WRITE[family.name](calls, indent), cuts)
+    assert got == Heard(calls=calls)
+
+
+@each
+@given(call=st.tuples(st.sampled_from(NAMES), ARGUMENTS), size=st.integers(0, 300), cuts=CUTS)
+def test_a_cut_call_is_no_call_however_it_is_cut(family: Family, call: Any, size: int, cuts: list[int]) -> None:
+    """Whatever there is of it was passed on, and none of its marks is shown."""
+    (call,) = xml_safe([call]) if family.name == "qwen-xml" else [call]
+    whole = WRITE[family.name]([call], None)
+    end = min(whole.rfind("}") if "}" in whole else whole.rfind("</function>"), len(whole) - 1)
+    text = whole[: size % max(end, 1)]
+    got = heard(Parser(talk(family), MAY), text, cuts)
+    assert got.calls == []
+    assert got == heard(Parser(talk(family), MAY), text)
+
+
+@each
+@given(text=st.text(alphabet="abc. ü\n", max_size=40), cuts=CUTS)
+def test_text_beside_tools_stays_whole(family: Family, text: str, cuts: list[int]) -> None:
+    begin = "<|channel|>final<|message|>" if family.always else ""
+    assert heard(Parser(talk(family), MAY), begin + text, cuts) == Heard(said=text)
+
+
+MARKED = [family for family in ALL.values() if family.open]
+
+
+@pytest.mark.parametrize("family", MARKED, ids=[family.name for family in MARKED])
+@given(calls=CALLS, cuts=CUTS)
+def test_text_before_calls(family: Family, calls: Any, cuts: list[int]) -> None:
+    calls = xml_safe(calls) if family.name == "qwen-xml" else calls
+    text = "Let me see.\n" + WRITE[family.name](calls, None)
+    assert heard(Parser(talk(family), MAY), text, cuts) == Heard("Let me see.", "", calls)
+
+
+@each
 @given(
     text=st.text(alphabet='<tool_cal>{}\n x["TOOL_CALLS]', max_size=60), cuts=st.lists(st.integers(0, 60), max_size=8)
 )
-def test_without_tools_all_of_it_is_text(text, cuts):
-    assert heard(Parser(None), text, cuts)[0] == text
+def test_without_tools_all_of_it_is_text(family: Family, text: str, cuts: list[int]) -> None:
+    begin = "<|channel|>final<|message|>" if family.always else ""
+    assert heard(Parser(Talk(family)), begin + text, cuts) == Heard(said=text)
 
 
-@given(text=st.text(alphabet="abc <\n", max_size=40), cuts=st.lists(st.integers(0, 40), max_size=8))
-def test_text_beside_tools_stays_whole(text, cuts):
-    assert heard(Parser(BY_NAME["hermes"]), text, cuts)[0] == text
+# -- thoughts ----------------------------------------------------------------------------------------------------------
 
 
 @given(cuts=st.lists(st.integers(0, 60), max_size=12))
@@ -84,70 +145,131 @@ def test_text_beside_tools_stays_whole(text, cuts):
         ("Two pumps.\n</think>\nStop P-2.", True, "Stop P-2.", "Two pumps."),
         ("No thought <think> at all", False, "No thought <think> at all", ""),
         ("<think>never ends", False, "", "never ends"),
+        ("never ends", True, "", "never ends"),
         ("  plain", False, "  plain", ""),
+        ("<think>\n\n</think>\n\nNothing to think.", False, "Nothing to think.", ""),
     ],
 )
-def test_thoughts_are_told_apart(text, thinking, said, thought, cuts):
-    assert heard(Parser(None, thinks=True, thinking=thinking), text, cuts)[:2] == (said, thought)
+def test_thoughts_are_told_apart(text: str, thinking: bool, said: str, thought: str, cuts: list[int]) -> None:
+    parser = Parser(talk(ALL["hermes"]), None, "thinking" if thinking else "may think")
+    assert heard(parser, text, cuts) == Heard(said, thought)
 
 
-def test_a_thought_and_then_a_call():
-    text = '<think>\nHm.\n</think>\n\n<tool_call>\n{"name": "get", "arguments": {}}\n</tool_call>'
-    assert heard(Parser(BY_NAME["hermes"], thinks=True), text, [])[:3] == ("", "Hm.", [("get", {})])
+def test_a_parser_says_whether_it_is_thinking() -> None:
+    for family, begin, end in (
+        ("hermes", "<think>\nHm", "</think>\n"),
+        ("gpt-oss", "<|channel|>analysis<|message|>Hm", "<|end|>"),
+    ):
+        parser = Parser(talk(ALL[family]))
+        parser.feed(begin)
+        assert parser.thinking
+        parser.feed(end)
+        assert not parser.thinking
 
 
-def test_arguments_are_passed_on_as_they_are_written():
-    parser = Parser(BY_NAME["hermes"])
-    pieces = ['<tool_call>\n{"name": "get", ', '"arguments": {"city": "Par', 'is"}}\n</tool_call>']
-    heard_pieces = [parser.feed(piece).tools for piece in pieces]
-    assert [[piece.arguments for piece in pieces] for pieces in heard_pieces] == [[""], ['{"city": "Par'], ['is"}']]
+@each
+@given(cuts=CUTS)
+def test_a_thought_and_then_a_call(family: Family, cuts: list[int]) -> None:
+    call = [("get", {"note": "x"})]
+    thought = "<think>\nHm.\n</think>\n\n"
+    if family.always:
+        thought = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+    text = thought + WRITE[family.name](call, None)
+    assert heard(Parser(talk(family), MAY), text, cuts) == Heard("", "Hm.", call)
 
 
-def test_a_call_that_is_cut_says_what_there_is():
-    parser = Parser(BY_NAME["hermes"])
-    (begun, rest) = parser.feed('<tool_call>\n{"name": "get", "arguments": {"a": 1').tools
-    assert (begun.name, rest.arguments) == ("get", '{"a": 1')
-    assert parser.close().tools == ()
-    assert parser.calls == 0, "no call that could be made"
+@given(cuts=CUTS)
+def test_granite_answers_within_tags_after_a_thought(cuts: list[int]) -> None:
+    text = "<think>Hm.</think>\n<response>Stop P-2.</response>"
+    assert heard(Parser(talk(ALL["granite"])), text, cuts) == Heard("Stop P-2.", "Hm.")
+
+
+@given(cuts=CUTS)
+def test_an_answer_that_goes_on_begins_with_words(cuts: list[int]) -> None:
+    for family in ALL.values():
+        assert heard(Parser(talk(family), MAY, "answer"), " and so on.", cuts) == Heard(" and so on.")
+
+
+# -- bits and pieces ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("template", "name"),
+    ("name", "pieces", "arguments"),
     [
-        ("{% if tools %}<tools>…<tool_call>{% endif %}", "hermes"),
-        ("{% if tools %}[AVAILABLE_TOOLS]{% endif %}[TOOL_CALLS]", "mistral"),
-        ("{% if tools %}<|tool_call|>{% endif %}", "granite"),
-        ('{% if tools %}{"name": …, "parameters": …}<|python_tag|>{% endif %}', "llama3"),
-        ("{{ message.content }}", "generic"),
-        (None, "generic"),
+        ("hermes", ['<tool_call>\n{"name": "get", ', '"arguments": {"note": "P', 'is"}}'], ["", '{"note": "P', 'is"}']),
+        ("llama3", ['{"name": "get", ', '"parameters": {"n": 1', "}}"], ["", '{"n": 1', "}"]),
+        ("mistral", ['[TOOL_CALLS] [{"name": "get", ', '"arguments": {"n": 1', "}}]"], ["", '{"n": 1', "}"]),
+        ("mistral-names", ["[TOOL_CALLS]get[ARGS]{", '"n": 1', "}"], ["{", '"n": 1', "}"]),
+        ("gpt-oss", ["<|channel|>commentary to=functions.get json<|message|>{", '"n": 1', "}"], ["{", '"n": 1', "}"]),
+        ("qwen-xml", ["<tool_call>\n<function=get>\n", "<parameter=note>\nPa", 'r"is'], ["{", '"note": "Pa', 'r\\"is']),
+    ],
+)  # fmt: skip
+def test_arguments_are_passed_on_as_they_are_written(name: str, pieces: list[str], arguments: list[str]) -> None:
+    parser = Parser(talk(ALL[name]), MAY)
+    got = [parser.feed(piece).tools for piece in pieces]
+    assert [piece.name for piece in got[0] if piece.name] == ["get"]
+    assert ["".join(piece.arguments for piece in pieces) for pieces in got] == arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ('```json\n{"name": "get", "arguments": {}}\n```', [("get", {})]),
+        ('```json\n<tool_call>\n{"name": "get", "arguments": {}}\n</tool_call>\n```', [("get", {})]),
+        ('```\n<tool_call>\n{"name": "get", "arguments": {}}\n</tool_call>\n```', [("get", {})]),
+        ('<tool_call>{"arguments": {"n": 1}, "name": "get"}</tool_call>', [("get", {"n": 1})]),
+        ('<tool_call>\n{"name": "get"}\n</tool_call>', [("get", {})]),
+        ('{"name": "get", "arguments": {"n": 1}}\n{"name"', [("get", {"n": 1})]),
+        ('<tool_call>{"name": "unheard of", "arguments": {}}', [("unheard of", {})]),
     ],
 )
-def test_a_template_tells_the_family(template, name):
-    assert format_of(template).name == name
+@given(cuts=CUTS)
+def test_what_small_models_make_of_hermes_format(text: str, calls: list[Any], cuts: list[int]) -> None:
+    got = heard(Parser(talk(ALL["hermes"]), MAY), text, cuts)
+    assert got.calls == calls
 
 
-def test_templates_get_objects_where_openai_has_json_in_a_string():
-    call = {"id": "c1", "type": "function", "function": {"name": "get", "arguments": '{"a": 1}'}}
-    history = [
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "content": "7", "tool_call_id": "c1"},
-    ]
-    messages, variables = local_messages(history, BY_NAME["hermes"], [{"type": "function"}])
-    assert messages[0]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
-    assert variables == {"tools": [{"type": "function"}]}
-    assert call["function"]["arguments"] == '{"a": 1}', "the request itself stays as it is"
+@given(cuts=CUTS)
+def test_an_object_that_is_no_call_is_text(cuts: list[int]) -> None:
+    text = '<tool_call>{"message": "Hello"}</tool_call>'
+    assert heard(Parser(talk(ALL["hermes"]), MAY), text, cuts) == Heard(said='{"message": "Hello"}')
+    assert heard(Parser(talk(ALL["llama3"]), MAY), '{"message": "Hello"}', cuts) == Heard(said='{"message": "Hello"}')
 
 
-def test_a_template_without_tools_is_told_of_them_in_words():
-    call = {"id": "c1", "type": "function", "function": {"name": "get", "arguments": '{"a":1}'}}
-    history = [
-        {"role": "user", "content": "How warm?"},
-        {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "content": "7", "tool_call_id": "c1"},
-    ]
-    messages, variables = local_messages(history, GENERIC, [{"type": "function", "function": {"name": "get"}}])
-    assert variables == {}
-    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
-    assert '"name":"get"' in messages[0]["content"]
-    assert messages[2]["content"] == '<tool_call>\n{"name":"get","arguments":{"a":1}}\n</tool_call>'
-    assert messages[3]["content"] == "<tool_response>\n7\n</tool_response>"
+def test_ids_are_as_long_as_the_template_wants_them() -> None:
+    for family in ALL.values():
+        parser = Parser(talk(family), MAY)
+        pieces = parser.feed(WRITE[family.name]([("get", {})], None)).tools
+        assert len(pieces[0].id) == (9 if family.name.startswith("mistral") else 29)
+
+
+@given(value=VALUES.filter(lambda value: not isinstance(value, str)), text=st.text(alphabet='ab"\\\n<é', max_size=12))
+def test_xml_values_are_what_their_schema_says(value: Any, text: str) -> None:
+    values = f"<parameter=note>\n{text}\n</parameter>\n<parameter=n>\n{json.dumps(value)}\n</parameter>\n"
+    written = f"<tool_call>\n<function=get>\n{values}</function>\n</tool_call>"
+    assert heard(Parser(talk(ALL["qwen-xml"]), MAY), written).calls == [("get", {"note": text, "n": value})]
+
+
+@pytest.mark.parametrize(("literal", "value"), [("True", True), ("None", None), ("7", 7), ("seven", "seven")])
+def test_xml_values_in_pythons_words(literal: str, value: Any) -> None:
+    written = f"<tool_call>\n<function=get>\n<parameter=other>\n{literal}\n</parameter>\n</function>"
+    assert heard(Parser(talk(ALL["qwen-xml"]), MAY), written).calls == [("get", {"other": value})]
+
+
+@given(cuts=CUTS)
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<|channel|>analysis<|message|>Hm.<|channel|>final<|message|>Yes.", Heard("Yes.", "Hm.")),
+        ("<|channel|>analysis<|mess", Heard()),
+        ("<|channel|>final <|constrain|>json<|message|>{}", Heard("{}")),
+        (" to=functions.get<|channel|>commentary json<|message|>{}", Heard(calls=[("get", {})])),
+        ("Forgot all about it.", Heard("Forgot all about it.")),
+        ("<|channel|>commentary<|message|>A.<|end|><|start|>assistant<|channel|>final<|message|>B.", Heard("A.\n\nB.")),
+        ("<|channel|>analysis to=python code<|message|>1 + 1<|call|>", Heard()),
+    ],
+)  # fmt: skip
+def test_harmony_as_models_write_it(text: str, expected: Heard, cuts: list[int]) -> None:
+    got = heard(Parser(talk(ALL["gpt-oss"]), MAY), text, cuts)
+    got.thought = "" if "python" in text else got.thought  # what an own tool wanted is a thought
+    assert got == expected
