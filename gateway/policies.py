@@ -16,7 +16,8 @@ from policies.base import Policy
 from policies.budget import Budget
 from policies.capability import Capability
 from policies.capacity import Capacity
-from policies.detect import MEDIA, Detector
+from policies.detect import Detector
+from policies.detect_body import MEDIA
 from policies.guards import guards_of
 from policies.names import NAME
 from policies.order import Order

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from policies.detect import is_media, said_in
+from policies.detect_body import is_media, said_in
 
 WORDS = frozenset(
     "system user assistant tool developer function custom text image_url input_audio video_url audio_url file refusal "

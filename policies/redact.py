@@ -9,7 +9,8 @@ from typing import Any
 
 import orjson
 
-from policies.detect import LITERAL, NESTED, Detector, decoded, is_json, is_media, said_in
+from policies.detect import Detector
+from policies.detect_body import LITERAL, NESTED, decoded, is_json, is_media, said_in
 
 DEEPEST = 200
 """Levels of a body; a deeper one is not sent."""

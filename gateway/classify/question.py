@@ -12,7 +12,7 @@ from backends.types import Features, Grammar, Image, Request, Sampling
 from gateway.classify.confidence import ALTERNATIVES
 from gateway.classify.inputs import Input, data_url
 from gateway.schemas.classify import What
-from policies.detect import MEDIA
+from policies.detect_body import MEDIA
 
 SPECIAL = frozenset("\\.^$|?*+()[]{}/-#&~")
 FIELD = "label"

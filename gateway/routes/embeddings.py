@@ -16,7 +16,7 @@ from gateway.routes.completions import prompts_of
 from gateway.routes.inference import Inference, controls, outcome_of
 from gateway.schemas.embeddings import EmbeddingsRequest
 from gateway.schemas.parse import check, parse_json, read_body
-from policies.detect import MEDIA
+from policies.detect_body import MEDIA
 
 UNSEARCHED = frozenset({MEDIA})
 """What token ids say cannot be searched, no more than a picture: a provider gets them only where that is allowed."""

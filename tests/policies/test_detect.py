@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.detect import LONGEST_CLEAN, MEDIA, MOST_CLEAN, Clean, Detector, Said
+from policies.detect import LONGEST_CLEAN, MOST_CLEAN, Clean, Detector
+from policies.detect_body import MEDIA, Said
 from tests.policies import planted
 
 DETECTOR = Detector()
