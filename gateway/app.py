@@ -37,6 +37,7 @@ from gateway.policies import (
 from gateway.providers import build_remote, provider_aliases
 from gateway.recorder import Recorder
 from gateway.reload import Gateway, Generation
+from gateway.routes import conversations
 from gateway.routes.chat import chat_endpoint
 from gateway.routes.classify import FILES, classify_endpoint
 from gateway.routes.completions import completions_endpoint
@@ -153,20 +154,21 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
         api.add_api_route(path, endpoint, methods=[method], summary=summary, response_model=None, openapi_extra=schemas)
 
     chat = described("ChatCompletion", takes="ChatRequest", streams="ChatCompletionChunk")
-    model = described("ModelObject", path_parameter="id")
+    model = described("ModelObject", path_parameters=["id"])
     explained = described("PlanObject", takes="ChatRequest")
     completion = described("Completion", takes="CompletionRequest", streams="Completion")
     add("POST", "/v1/chat/completions", chat_endpoint(inference), "Answer a chat", chat)
     add("POST", "/v1/completions", completions_endpoint(inference), "Complete a raw prompt", completion)
     response = described("ResponseObject", takes="ResponsesRequest", streams="ResponseEvent")
     add("POST", "/v1/responses", create_endpoint(inference, site.backends), "Make a response", response)
-    kept = described("ResponseObject", path_parameter="id")
-    deleted, items = (described(name, path_parameter="id") for name in ("DeletedResponse", "ResponseItemList"))
+    kept = described("ResponseObject", path_parameters=["id"])
+    deleted, items = (described(name, path_parameters=["id"]) for name in ("DeletedResponse", "ResponseItemList"))
     archive, background = inference.archive, inference.background
     add("GET", "/v1/responses/{id}", read_endpoint(archive), "Read a response that was kept", kept)
     add("DELETE", "/v1/responses/{id}", delete_endpoint(archive, background), "Forget a response", deleted)
     add("GET", "/v1/responses/{id}/input_items", items_endpoint(archive), "List what a response was made from", items)
     add("POST", "/v1/responses/{id}/cancel", cancel_endpoint(archive, background), "End a response", kept)
+    _add_conversations(add, inference)
     embedding = described("EmbeddingList", takes="EmbeddingsRequest")
     add("POST", "/v1/embeddings", embeddings_endpoint(inference), "Make embeddings", embedding)
     reranked = described("Reranked", takes="RerankRequest")
@@ -191,6 +193,31 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
     api.add_api_route("/docs", docs_page, include_in_schema=False, response_model=None)
     api.add_api_route("/openapi.json", openapi_endpoint(api), include_in_schema=False, response_model=None)
     return api
+
+
+def _add_conversations(add: Callable[..., None], inference: Inference) -> None:
+    archive, path = inference.archive, "/v1/conversations"
+    one, items, item = f"{path}/{{id}}", f"{path}/{{id}}/items", f"{path}/{{id}}/items/{{item}}"
+
+    def schemas(answer: str, takes: str | None = None, *path_parameters: str) -> dict[str, Any]:
+        return described(answer, takes=takes, path_parameters=path_parameters)
+
+    begun = schemas("ConversationObject", "ConversationRequest")
+    add("POST", path, conversations.create_endpoint(inference), "Begin a conversation", begun)
+    read = schemas("ConversationObject", None, "id")
+    add("GET", one, conversations.read_endpoint(archive), "Read a conversation", read)
+    changed = schemas("ConversationObject", "ConversationUpdate", "id")
+    add("POST", one, conversations.update_endpoint(archive), "Give a conversation other metadata", changed)
+    gone = schemas("DeletedConversation", None, "id")
+    add("DELETE", one, conversations.delete_endpoint(archive), "Forget a conversation", gone)
+    added = schemas("ResponseItemList", "ConversationItems", "id")
+    add("POST", items, conversations.add_items_endpoint(inference), "Add items to a conversation", added)
+    listed = schemas("ResponseItemList", None, "id")
+    add("GET", items, conversations.list_items_endpoint(archive), "List a conversation's items", listed)
+    found = schemas("ConversationItem", None, "id", "item")
+    add("GET", item, conversations.read_item_endpoint(archive), "Read an item of a conversation", found)
+    left = schemas("ConversationObject", None, "id", "item")
+    add("DELETE", item, conversations.delete_item_endpoint(archive), "Forget an item of a conversation", left)
 
 
 def own_version() -> str:

@@ -13,7 +13,8 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from backends.errors import InvalidRequest, Unavailable
 from gateway.audit_store import Trouble, what_is_wrong
 from gateway.errors import RefusedError
-from gateway.responses.items import Item
+from gateway.responses.conversations import Addition, Conversation
+from gateway.responses.items import Item, new_id
 from gateway.responses.store import Kept, MissingError, Store
 
 MOST_RESPONSES: Final = 2_000
@@ -95,7 +96,45 @@ class Archive:
 
     async def end(self, id_: str, body: Mapping[str, Any], answered: Mapping[str, Any]) -> bool:
         """See `Store.end`. Raises `Unavailable`."""
-        return await self._do(Store.end, id_, body, answered)
+        return await self._do(Store.end, id_, body, answered, self._clock())
+
+    async def begin_conversation(self, key: str, metadata: Mapping[str, str], addition: Addition) -> Conversation:
+        """Another one, with its first items. On the disk when this returns. Raises `Unavailable`."""
+        id_ = new_id("conv")
+        made = Conversation(id_, key, addition.at, metadata, addition.declared, addition.local_only)
+        await self._do(lambda store: store.conversations.create(made, addition.items))
+        return made
+
+    async def conversation(self, id_: str, key: str, param: str | None = None) -> tuple[Conversation, list[Item]]:
+        """The conversation of that key, its items the oldest first. Raises `RefusedError` (404), `Unavailable`."""
+        found = await self._do(lambda store: store.conversations.whole(id_, key)) if self._there else None
+        if found is None:
+            raise no_conversation(id_, param)
+        return found
+
+    async def describe(self, id_: str, key: str, metadata: Mapping[str, str]) -> None:
+        """Gives a conversation other metadata. Raises `RefusedError` (404), `Unavailable`."""
+        if not self._there or not await self._do(lambda store: store.conversations.describe(id_, key, metadata)):
+            raise no_conversation(id_)
+
+    async def extend(self, id_: str, key: str, addition: Addition) -> list[Item]:
+        """Adds to a conversation. Returns the items as they are kept. Raises `RefusedError` (404), `Unavailable`."""
+        kept = await self._do(lambda store: store.conversations.add(id_, key, addition)) if self._there else None
+        if kept is None:
+            raise no_conversation(id_)
+        return kept
+
+    async def delete_conversation(self, id_: str, key: str) -> None:
+        """Raises `RefusedError` (404), `Unavailable`."""
+        if not self._there or not await self._do(lambda store: store.conversations.delete(id_, key)):
+            raise no_conversation(id_)
+
+    async def delete_item(self, id_: str, key: str, item: str) -> Conversation:
+        """Returns the conversation. Raises `RefusedError` (404), `Unavailable`."""
+        found = await self._do(lambda store: store.conversations.remove(id_, key, item)) if self._there else None
+        if found is None:
+            raise no_item(id_, item)
+        return found
 
     def close(self) -> None:
         """Waits for what is being written."""
@@ -143,6 +182,19 @@ class Archive:
         store, self._store = self._store, None
         if store:
             store.close()
+
+
+def no_conversation(id_: str, param: str | None = None) -> RefusedError:
+    """404; another key's looks the same as none."""
+    error = RefusedError(404, f"There is no conversation {id_[:80]!r} here.", code="conversation_not_found")
+    error.param = param
+    return error
+
+
+def no_item(conversation: str, item: str) -> RefusedError:
+    """404."""
+    message = f"There is no item {item[:80]!r} in a conversation {conversation[:80]!r} here."
+    return RefusedError(404, message, code="item_not_found")
 
 
 def not_found(id_: str, param: str | None = None, before: str | None = None) -> RefusedError:

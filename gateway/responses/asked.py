@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backends.errors import BackendError, InvalidRequest
 from gateway.responses.items import Chat
-from gateway.schemas.responses_api import (
-    ITEM_TYPES,
-    AllowedChoice,
-    NamedChoice,
-    Reasoning,
-    ResponsesRequest,
-    TextFormat,
-)
+from gateway.schemas.items import ITEM_TYPES
+from gateway.schemas.responses_api import AllowedChoice, NamedChoice, Reasoning, ResponsesRequest, TextFormat
 
 OURS = frozenset(
     """input instructions max_output_tokens max_tool_calls tools tool_choice parallel_tool_calls text reasoning
@@ -25,11 +19,24 @@ OURS = frozenset(
 """Fields that a chat has not, or otherwise; all others go into the chat as they are."""
 
 
+NOT_HERE = (
+    "prompt",
+    "access_programs",
+    "image",
+    "input_transformations",
+    "moderation",
+    "prompt_cache_diagnostics",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "tool_usage",
+)
+"""Fields of the response object that nothing here gives rise to."""
+
+
 def refuse_unsupported(raw: Mapping[str, Any]) -> None:
     """Raises `InvalidRequest` for what the API has and this gateway has not, with its place."""
-    for field in ("conversation", "prompt"):
-        if raw.get(field) is not None and not (field == "conversation" and raw.get("previous_response_id")):
-            raise _unsupported(field, f"`{field}` is not supported here")
+    if raw.get("prompt") is not None:
+        raise _unsupported("prompt", "`prompt` is not supported here")
     if raw.get("truncation") not in (None, "disabled"):
         raise _unsupported("truncation", "only `disabled` is supported, since nothing is ever cut off silently")
     for at, tool in enumerate(_list(raw.get("tools"))):
@@ -41,9 +48,14 @@ def refuse_unsupported(raw: Mapping[str, Any]) -> None:
     choice = raw.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") not in ("function", "allowed_tools", None):
         raise _unsupported("tool_choice.type", f"{str(choice['type'])[:60]!r} cannot be chosen here")
-    for at, item in enumerate(_list(raw.get("input"))):
+    refuse_items(raw, "input")
+
+
+def refuse_items(raw: Mapping[str, Any], field: str) -> None:
+    """The same for the items of one field."""
+    for at, item in enumerate(_list(raw.get(field))):
         if isinstance(item, dict):
-            _refuse_item(item, f"input[{at}]")
+            _refuse_item(item, f"{field}[{at}]")
 
 
 def _refuse_item(item: Mapping[str, Any], place: str) -> None:
@@ -142,8 +154,8 @@ def echo(wire: ResponsesRequest, raw: Mapping[str, Any], *, store: bool) -> dict
         "metadata": wire.metadata or {},
         "parallel_tool_calls": wire.parallel_tool_calls is not False,
         "previous_response_id": wire.previous_response_id,
-        "conversation": None,
-        "prompt": None,
+        "conversation": {"id": wire.conversation_id} if wire.conversation_id else None,
+        **dict.fromkeys(NOT_HERE),
         "reasoning": _reasoning(wire.reasoning),
         "safety_identifier": wire.safety_identifier,
         "prompt_cache_key": wire.prompt_cache_key,
@@ -197,7 +209,7 @@ _TOOL = re.compile(r"^(tools\[[0-9]+\])\.function")
 
 def place_of(param: str, chat: Chat) -> str:
     """What a field of the chat is called in the request that it was made from."""
-    if found := _MESSAGE.match(param):
+    if (found := _MESSAGE.match(param)) and int(found[1]) < len(chat.places):
         return chat.places[int(found[1])]
     if param == "messages":
         return "input"
@@ -217,7 +229,23 @@ def in_own_words(error: BackendError, chat: Chat) -> BackendError:
     return error
 
 
-def names_for(needs: Mapping[str, str], chat: Chat) -> dict[str, str]:
+def names_for(needs: Mapping[str, str], chat: Chat) -> Mapping[str, str]:
     """What this dialect calls what policies and backends name."""
     own = {need: place_of(field, chat) for need, field in needs.items()}
-    return {"messages": "input", "response_format": "text.format", "logprobs": "top_logprobs", **own}
+    return _Names({"response_format": "text.format", "logprobs": "top_logprobs", **own}, chat)
+
+
+class _Names(Mapping[str, str]):
+    """These, and for any other field of the chat its place in the request."""
+
+    def __init__(self, own: Mapping[str, str], chat: Chat) -> None:
+        self._own, self._chat = own, chat
+
+    def __getitem__(self, param: str) -> str:
+        return self._own.get(param) or place_of(param, self._chat)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)

@@ -20,6 +20,7 @@ from gateway.errors import InternalError, RefusedError
 from gateway.outcome import Outcome
 from gateway.responses.archive import TIDY_S, Archive
 from gateway.responses.draft import Draft
+from gateway.responses.items import THOUGHTS, with_thoughts
 from gateway.responses.store import Kept
 from gateway.responses.turn import Turn
 
@@ -204,6 +205,7 @@ def job_of(request: Request, received: int, *, logprobs: bool) -> dict[str, Any]
         "declared": sorted(request.declared),
         "continue_on_break": request.continue_on_break,
         "template_kwargs": request.template_kwargs,
+        "thoughts": [(at, m[THOUGHTS]) for at, m in enumerate(request.messages) if THOUGHTS in m],
     }
 
 
@@ -222,6 +224,7 @@ def _request(job: Mapping[str, Any], outcome: Outcome, key_classes: Mapping[str,
         declared=request.declared | frozenset(job["declared"]),
         continue_on_break=job["continue_on_break"],
         template_kwargs=job["template_kwargs"],
+        messages=with_thoughts(request.messages, dict(job.get("thoughts", ()))),
     )
 
 

@@ -63,8 +63,8 @@ class Draft:
         return {**self._fields, "output": [item.object() for item in self._items]}
 
     def forgotten(self) -> None:
-        """It could not be kept."""
-        self._fields["store"] = False
+        """It could not be kept, and is no part of any conversation."""
+        self._fields["store"], self._fields["conversation"] = False, None
 
     def begin(self, model: str, defaults: Sampling, *, enforced: bool) -> list[Event]:
         """Somebody answers.

@@ -12,6 +12,8 @@ from backends.errors import InvalidRequest
 Item = dict[str, Any]
 PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 ID_BYTES = 24
+THOUGHTS = "reasoning_content"
+"""What chat templates call them."""
 
 
 def new_id(prefix: str) -> str:
@@ -62,14 +64,35 @@ def _parts(content: Any, kind: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A chat's messages; `places`: of each, the field of the request that brought it."""
+    """A chat's messages.
+
+    Attributes:
+        places: of each, the field of the request that brought it.
+        thoughts: what the model thought before it said one of them, by its index; no provider is sent any.
+    """
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
+    thoughts: dict[int, str] = field(default_factory=dict)
 
     def add(self, message: dict[str, Any], place: str) -> None:
         self.messages.append(message)
         self.places.append(place)
+
+    def think(self, thoughts: list[str]) -> None:
+        """These came before what the assistant said last."""
+        for at in reversed(range(len(self.messages))):
+            if thoughts and self.messages[at]["role"] == "assistant":
+                self.thoughts[at] = "\n".join(filter(None, [self.thoughts.get(at), *thoughts]))
+                break
+        thoughts.clear()
+
+
+def with_thoughts(messages: Sequence[Mapping[str, Any]], thoughts: Mapping[int, str]) -> tuple[Mapping[str, Any], ...]:
+    """The same messages, for a template that has a place for them."""
+    return tuple(
+        {**message, THOUGHTS: thoughts[at]} if at in thoughts else message for at, message in enumerate(messages)
+    )
 
 
 def chat_of(instructions: str | None, items: Sequence[Placed]) -> Chat:
@@ -82,19 +105,23 @@ def chat_of(instructions: str | None, items: Sequence[Placed]) -> Chat:
     if instructions is not None:
         chat.add({"role": "system", "content": instructions}, "instructions")
     calls: list[Placed] = []
+    thoughts: list[str] = []
     for placed in items:
-        kind = placed.item["type"]
+        item, kind = placed.item, placed.item["type"]
         if kind == "function_call":
             calls.append(placed)
-        elif kind == "message":
-            _add_calls(chat, calls, outputs)
+            continue
+        if kind != "reasoning":
+            _add_calls(chat, calls, outputs, thoughts)
             calls = []
-            item = placed.item
+        if kind == "message":
             chat.add({"role": item["role"], "content": _content(item["content"], item["role"])}, placed.place)
-        elif kind == "function_call_output" and calls:
-            _add_calls(chat, calls, outputs)
-            calls = []
-    _add_calls(chat, calls, outputs)
+            if item["role"] != "assistant":
+                thoughts.clear()
+            chat.think(thoughts)
+        elif kind == "reasoning":
+            thoughts += [part["text"] for part in item.get("content") or () if part.get("text")]
+    _add_calls(chat, calls, outputs, thoughts)
     return chat
 
 
@@ -118,7 +145,7 @@ def _outputs(items: Sequence[Placed]) -> dict[str, Placed]:
     return outputs
 
 
-def _add_calls(chat: Chat, calls: Sequence[Placed], outputs: Mapping[str, Placed]) -> None:
+def _add_calls(chat: Chat, calls: Sequence[Placed], outputs: Mapping[str, Placed], thoughts: list[str]) -> None:
     """Calls that stand together are one turn of the assistant, with what it said just before."""
     if not calls:
         return
@@ -138,6 +165,7 @@ def _add_calls(chat: Chat, calls: Sequence[Placed], outputs: Mapping[str, Placed
         chat.messages[-1]["tool_calls"] = made
     else:
         chat.add({"role": "assistant", "content": None, "tool_calls": made}, calls[0].place)
+    chat.think(thoughts)
     for call in calls:
         output = outputs[call.item["call_id"]]
         content = _content(output.item["output"], "tool")

@@ -11,9 +11,10 @@ from typing import Any, Final
 import orjson
 
 from gateway.audit_store import Trouble
-from gateway.responses.items import Item
+from gateway.responses.conversations import SCHEMA, Addition, Conversations, forget
+from gateway.responses.items import Item, kept_of
 
-VERSION: Final = 1
+VERSION: Final = 2
 BUSY_MS: Final = 2_000
 REMOVED_AT_ONCE: Final = 500
 ENDED: Final = frozenset({"completed", "incomplete", "failed", "cancelled"})
@@ -31,9 +32,16 @@ CREATE INDEX responses_previous ON responses (previous) WHERE previous IS NOT NU
 CREATE INDEX responses_open ON responses (created) WHERE status IN ('queued', 'in_progress');
 CREATE TABLE items (id TEXT NOT NULL, response TEXT NOT NULL, PRIMARY KEY (id, response)) STRICT, WITHOUT ROWID;
 CREATE INDEX items_response ON items (response);
-PRAGMA user_version = 1;
 """
-_COLUMNS: Final = "id, key, created, previous, status, body, input, declared, local_only, answered, job, runs"
+_SECOND: Final = f"""
+ALTER TABLE responses ADD COLUMN conversation TEXT;
+{SCHEMA}
+PRAGMA user_version = 2;
+"""
+"""What the second version has besides."""
+_COLUMNS: Final = (
+    "id, key, created, previous, status, body, input, declared, local_only, answered, job, runs, conversation"
+)
 _CHAIN: Final = f"""
 WITH RECURSIVE chain (id, depth) AS (
     SELECT ?1, 0 UNION ALL
@@ -66,6 +74,7 @@ class Kept:
         declared: data classes that its request declared; `local_only`: it asked to stay on the box.
         answered: `route`, `reason` and `attempts` of the answer.
         job: of one that has not ended, what is to be run.
+        conversation: id of the one that its items are added to.
     """
 
     id: str
@@ -79,6 +88,7 @@ class Kept:
     answered: Mapping[str, Any] = field(default_factory=dict)
     job: Mapping[str, Any] | None = None
     runs: int = 0
+    conversation: str | None = None
 
     @property
     def status(self) -> str:
@@ -109,6 +119,7 @@ class Store:
                 "journal_size_limit = 16777216",
             ):
                 self._db.execute(f"PRAGMA {pragma}").fetchall()
+            self.conversations = Conversations(self._db)
             self._prepare()
         except BaseException:
             self._db.close()
@@ -119,7 +130,10 @@ class Store:
         if version > VERSION:  # type: ignore[operator]
             raise Trouble("it was written by a newer version")
         with self._db:
-            self._db.execute(_SCHEMA if version == 0 else "SELECT 1")
+            if version == 0:
+                self._db.execute(_SCHEMA)
+            if version < VERSION:  # type: ignore[operator]
+                self._db.execute(_SECOND)
 
     def add(self, kept: Kept) -> None:
         """Keeps it. On the disk when this returns."""
@@ -136,10 +150,18 @@ class Store:
             orjson.dumps(kept.answered),
             None if kept.job is None else orjson.dumps(kept.job),
             kept.runs,
+            kept.conversation,
         )
         with self._db:
             self._db.execute(f"INSERT INTO responses VALUES ({','.join('?' * len(row))})", row)  # noqa: S608
             self._name([*kept.input, *kept.body["output"]], kept.id)
+            self._tell_conversation(kept, kept.body, kept.created)
+
+    def _tell_conversation(self, kept: Kept, body: Mapping[str, Any], at: float) -> None:
+        """What was said is part of its conversation once it is whole, or cut. One that was deleted stays so."""
+        if kept.conversation and body["status"] in ("completed", "incomplete"):
+            said = Addition([*kept.input, *kept_of(body)], at, kept.declared, kept.local_only)
+            self.conversations.add(kept.conversation, kept.key, said)
 
     def _name(self, items: Sequence[Item], response: str) -> None:
         rows = [(item["id"], response) for item in items if isinstance(item.get("id"), str)]
@@ -160,14 +182,14 @@ class Store:
         return chain
 
     def item(self, id_: str, key: str) -> Item | None:
-        """An item of any response of that key, by its id; of the newest one that has it."""
+        """An item of any response or conversation of that key, by its id; of the newest response that has it."""
         row = self._db.execute(
             "SELECT body, input FROM responses WHERE key = ?2 AND id IN (SELECT response FROM items WHERE id = ?1) "
             "ORDER BY created DESC LIMIT 1",
             (id_, key),
         ).fetchone()
         if row is None:
-            return None
+            return self.conversations.item(id_, key)
         items: list[Item] = [*orjson.loads(row[1]), *orjson.loads(row[0])["output"]]
         return next((item for item in items if item.get("id") == id_), None)
 
@@ -185,8 +207,9 @@ class Store:
             row = self._db.execute(f"SELECT {_COLUMNS} FROM responses WHERE id = ?", (id_,)).fetchone()  # noqa: S608
         return _kept(row) if row else None
 
-    def end(self, id_: str, body: Mapping[str, Any], answered: Mapping[str, Any]) -> bool:
-        """One of the background has ended. False: it had, already, or is gone; what is kept stays."""
+    def end(self, id_: str, body: Mapping[str, Any], answered: Mapping[str, Any], at: float) -> bool:
+        """One of the background has ended, at that Unix time (s). False: it had, already, or is gone; what is kept
+        stays."""
         with self._db:
             self._db.execute(
                 "UPDATE responses SET status = ?, body = ?, answered = ?, job = NULL "
@@ -196,6 +219,8 @@ class Store:
             if not self._db.changes():
                 return False
             self._name(body["output"], id_)
+            row = self._db.execute(f"SELECT {_COLUMNS} FROM responses WHERE id = ?", (id_,)).fetchone()  # noqa: S608
+            self._tell_conversation(_kept(row), body, at)
         return True
 
     def open(self) -> list[str]:
@@ -210,7 +235,7 @@ class Store:
             if not self._db.changes():
                 return False
             self._db.execute("DELETE FROM items WHERE response = ?", (id_,))
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        forget(self._db)
         return True
 
     @property
@@ -223,7 +248,8 @@ class Store:
         return (pages - free) * each
 
     def remove_before(self, unix: float, most: int = REMOVED_AT_ONCE) -> int:
-        """Removes the oldest of those from before that no younger one went on from, `most` at once. Returns how many.
+        """Removes the oldest of those from before that no younger one went on from, `most` at once; once there are
+        none, conversations that nothing was added to since. Returns how many.
 
         Those that have not ended stay.
         """
@@ -239,7 +265,7 @@ class Store:
             ]
             self._db.executemany("DELETE FROM responses WHERE id = ?", [(id_,) for id_ in old])
             self._db.executemany("DELETE FROM items WHERE response = ?", [(id_,) for id_ in old])
-        return len(old)
+        return len(old) or self.conversations.remove_unused(unix, most)
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -247,7 +273,7 @@ class Store:
 
 
 def _kept(row: Any) -> Kept:
-    id_, key, created, previous, _, body, input_, declared, local_only, answered, job, runs = row
+    id_, key, created, previous, _, body, input_, declared, local_only, answered, job, runs, conversation = row
     return Kept(
         id_,
         key,
@@ -260,4 +286,5 @@ def _kept(row: Any) -> Kept:
         orjson.loads(answered),
         None if job is None else orjson.loads(job),
         runs,
+        conversation,
     )

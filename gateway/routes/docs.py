@@ -47,6 +47,7 @@ def document(api: FastAPI) -> dict[str, Any]:
     from gateway.schemas.chat import ChatRequest
     from gateway.schemas.classify import ClassifyRequest
     from gateway.schemas.completions import CompletionRequest
+    from gateway.schemas.conversations import ConversationItems, ConversationRequest, ConversationUpdate
     from gateway.schemas.embeddings import EmbeddingsRequest
     from gateway.schemas.messages import CountRequest, MessagesRequest
     from gateway.schemas.moderations import ModerationRequest
@@ -57,6 +58,9 @@ def document(api: FastAPI) -> dict[str, Any]:
         ChatRequest,
         ClassifyRequest,
         CompletionRequest,
+        ConversationItems,
+        ConversationRequest,
+        ConversationUpdate,
         CountRequest,
         EmbeddingsRequest,
         MessagesRequest,
@@ -80,6 +84,9 @@ def document(api: FastAPI) -> dict[str, Any]:
         response_objects.ResponseEvent,
         response_objects.DeletedResponse,
         response_objects.ResponseItemList,
+        response_objects.ConversationObject,
+        response_objects.ConversationItem,
+        response_objects.DeletedConversation,
         responses.ModelList,
         responses.ModelObject,
         responses.ErrorBody,
@@ -104,7 +111,7 @@ def described(
     *,
     takes: str | None = None,
     streams: str | None = None,
-    path_parameter: str | None = None,
+    path_parameters: Sequence[str] = (),
     files: Sequence[str] = (),
     fails: str = "ErrorBody",
 ) -> dict[str, Any]:
@@ -121,8 +128,10 @@ def described(
         content["text/event-stream"] = {"schema": _ref(streams)}
     failure = {"description": "Any failure", "content": {"application/json": {"schema": _ref(fails)}}}
     extra: dict[str, Any] = {"responses": {"200": {"description": "Success", "content": content}, "default": failure}}
-    if path_parameter:
-        extra["parameters"] = [{"name": path_parameter, "in": "path", "required": True, "schema": {"type": "string"}}]
+    if path_parameters:
+        extra["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path_parameters
+        ]
     if takes:
         bodies: dict[str, Any] = {"application/json": {"schema": _ref(takes)}}
         if files:

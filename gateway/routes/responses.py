@@ -14,13 +14,15 @@ from starlette.responses import Response
 from backends.base import Backend
 from backends.errors import BackendError, InvalidRequest, Unavailable
 from backends.types import Request
+from gateway.errors import RefusedError
 from gateway.outcome import Outcome
 from gateway.responses import asked
 from gateway.responses.archive import Archive
 from gateway.responses.background import answered_by, job_of
+from gateway.responses.conversations import Addition
 from gateway.responses.draft import Draft, blank
-from gateway.responses.history import History, history_of
-from gateway.responses.items import Chat, Item, Placed, chat_of, items_of, new_id
+from gateway.responses.history import History, history_of, resolved
+from gateway.responses.items import Chat, Item, Placed, chat_of, items_of, kept_of, new_id, with_thoughts
 from gateway.responses.store import Kept
 from gateway.responses.turn import Keep, Turn
 from gateway.routes.answer import Answer
@@ -59,33 +61,18 @@ def create_endpoint(
         asked.refuse_unsupported(raw)
         wire = check(ResponsesRequest, raw)
         outcome = outcome_of(http)
-        history = await history_of(inference.archive, wire.previous_response_id, outcome.key)
-        items = await _resolved(items_of(raw.get("input")), inference.archive, outcome.key)
+        history = await history_of(inference.archive, wire.previous_response_id, wire.conversation_id, outcome.key)
+        items = await resolved(items_of(raw.get("input")), inference.archive, outcome.key, "input")
         said = _asked(http, wire, raw, items, history, inference.key_classes)
         inference.check(wire, said.request)
         stores = inference.stores_responses and wire.store is not False
         fields = blank(new_id("resp"), asked.echo(wire, raw, store=stores))
         if wire.background:
             return await _queue(inference, said, fields, stores, outcome.key)
-        keep = _keeper(inference.archive, said, outcome.key) if stores else None
+        keep = _keeper(inference.archive, said, outcome.key, stores=stores)
         return _answer(inference, backends, said, fields, outcome, keep)
 
     return create_response
-
-
-async def _resolved(items: Sequence[Item], archive: Archive, key: str) -> list[Item]:
-    """With the items themselves in place of references to them."""
-    found = []
-    for at, item in enumerate(items):
-        known: Item | None = item
-        if item["type"] == "item_reference":
-            known = await archive.item(item["id"], key)
-            if known is None:
-                where = f"input[{at}].id"
-                message = f"`{where}`: there is no item {item['id'][:80]!r} in any response that is kept."
-                raise InvalidRequest(message, param=where)
-        found.append(known)
-    return [item for item in found if item is not None]
 
 
 def _asked(
@@ -98,11 +85,14 @@ def _asked(
 ) -> _Asked:
     outcome, text = outcome_of(http), isinstance(raw.get("input"), str)
     own = [Placed(item, "input" if text else f"input[{at}]") for at, item in enumerate(items)]
-    chat = chat_of(wire.instructions, [*(Placed(item, "previous_response_id") for item in history.items), *own])
+    chat = chat_of(wire.instructions, [*(Placed(item, history.place) for item in history.items), *own])
     body = asked.chat_body(wire, raw, chat)
     request, names = _chat_request(http, body, chat, key_classes)
     request = replace(
-        request, template_kwargs=asked.template_kwargs(wire), declared=request.declared | history.declared
+        request,
+        messages=with_thoughts(request.messages, chat.thoughts),
+        template_kwargs=asked.template_kwargs(wire),
+        declared=request.declared | history.declared,
     )
     if history.local_only:
         request = _here(request)
@@ -161,16 +151,34 @@ def _answer(
 def _kept(said: _Asked, key: str, body: Mapping[str, Any]) -> Kept:
     request, local_only = said.request, said.request.locality == "only_local"
     return Kept(
-        body["id"], key, time.time(), said.wire.previous_response_id, body, said.items, request.declared, local_only
+        body["id"],
+        key,
+        time.time(),
+        said.wire.previous_response_id,
+        body,
+        said.items,
+        request.declared,
+        local_only,
+        conversation=said.wire.conversation_id,
     )
 
 
-def _keeper(archive: Archive, said: _Asked, key: str) -> Keep:
+def _keeper(archive: Archive, said: _Asked, key: str, *, stores: bool) -> Keep | None:
+    """What keeps the response, and tells its conversation; None: nobody wants either."""
+    conversation = said.wire.conversation_id
+    if not stores and conversation is None:
+        return None
+
     async def keep(body: Mapping[str, Any], outcome: Outcome) -> bool:
         """An answer is not thrown away because the disk is full: it says that it is not kept."""
+        kept = _kept(said, key, body)
         try:
-            await archive.add(replace(_kept(said, key, body), answered=answered_by(outcome)))
-        except Unavailable:
+            if stores:
+                await archive.add(replace(kept, answered=answered_by(outcome)))
+            elif conversation:
+                items = [*said.items, *kept_of(body)]
+                await archive.extend(conversation, key, Addition(items, kept.created, kept.declared, kept.local_only))
+        except (Unavailable, RefusedError):  # refused: it was deleted meanwhile
             return False
         return True
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
 from gateway.schemas.generation import Generation
 from gateway.schemas.parse import FieldError, Many, Wire
+from gateway.schemas.unions import TEXT_OR_LIST, TEXT_OR_OBJECT, by_type
 
 PART_TYPES = ("text", "refusal", "image_url", "input_audio", "file")
 
@@ -44,15 +45,6 @@ class UnknownPart(Wire):
     type: Literal["text", "refusal", "image_url", "input_audio", "file"]  # as PART_TYPES
 
 
-def _part_tag(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else None
-    return f"<{kind}>" if kind in PART_TYPES else "<unknown>"
-
-
-def _content_tag(value: Any) -> str:
-    return "<parts>" if isinstance(value, list) else "<text>"
-
-
 Part = Annotated[
     Annotated[TextPart, Tag("<text>")]
     | Annotated[RefusalPart, Tag("<refusal>")]
@@ -60,16 +52,16 @@ Part = Annotated[
     | Annotated[AudioPart, Tag("<input_audio>")]
     | Annotated[FilePart, Tag("<file>")]
     | Annotated[UnknownPart, Tag("<unknown>")],
-    Discriminator(_part_tag),
+    by_type(*PART_TYPES),
 ]
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[Many[Part], Field(min_length=1), Tag("<parts>")],
-    Discriminator(_content_tag),
+    Annotated[str, Tag("<text>")] | Annotated[Many[Part], Field(min_length=1), Tag("<list>")],
+    TEXT_OR_LIST,
 ]
 
 
 class ToolCallFunction(Wire):
-    name: str
+    name: str = Field(min_length=1)
     arguments: str
 
 
@@ -123,13 +115,9 @@ class NamedChoice(Wire):
     function: FunctionName
 
 
-def _choice_tag(value: Any) -> str:
-    return "<name>" if isinstance(value, dict) else "<word>"
-
-
 Choice = Annotated[
-    Annotated[Literal["auto", "none", "required"], Tag("<word>")] | Annotated[NamedChoice, Tag("<name>")],
-    Discriminator(_choice_tag),
+    Annotated[Literal["auto", "none", "required"], Tag("<text>")] | Annotated[NamedChoice, Tag("<object>")],
+    TEXT_OR_OBJECT,
 ]
 
 
@@ -181,11 +169,20 @@ def _check_history(messages: list[Message]) -> None:
         if message.role != "tool":
             _check_answered(calls)
             calls = {call.id: at for call in message.tool_calls or ()}
+            _check_told_apart(message, at)
         elif message.tool_call_id not in calls:
             raise FieldError(f"messages[{at}].tool_call_id", "no call of the assistant's turn before it has this id")
         else:
             del calls[message.tool_call_id]
     _check_answered(calls)
+
+
+def _check_told_apart(message: Message, at: int) -> None:
+    seen: set[str] = set()
+    for number, call in enumerate(message.tool_calls or ()):
+        if call.id in seen:
+            raise FieldError(f"messages[{at}].tool_calls[{number}].id", "another call of this turn has the same id")
+        seen.add(call.id)
 
 
 def _check_answered(calls: Mapping[str, int]) -> None:

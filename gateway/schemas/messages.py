@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
 from gateway.schemas.generation import Named, StopText
 from gateway.schemas.parse import FieldError, Many, Wire
+from gateway.schemas.unions import TEXT_OR_LIST, by_type
 
 BLOCK_TYPES = ("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking")
 SAID_BY = {
@@ -71,27 +72,13 @@ class UnknownResultBlock(Wire):
     type: Literal["text", "image"]
 
 
-def _tag(*known: str) -> Discriminator:
-    def tag(value: Any) -> str:
-        kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-        return f"<{kind}>" if kind in known else "<unknown>"
-
-    return Discriminator(tag)
-
-
-def _content_tag(value: Any) -> str:
-    return "<blocks>" if isinstance(value, list) else "<text>"
-
-
 ResultBlock = Annotated[
     Annotated[TextBlock, Tag("<text>")]
     | Annotated[ImageBlock, Tag("<image>")]
     | Annotated[UnknownResultBlock, Tag("<unknown>")],
-    _tag("text", "image"),
+    by_type("text", "image"),
 ]
-ResultContent = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[Many[ResultBlock], Tag("<blocks>")], Discriminator(_content_tag)
-]
+ResultContent = Annotated[Annotated[str, Tag("<text>")] | Annotated[Many[ResultBlock], Tag("<list>")], TEXT_OR_LIST]
 
 
 class ToolResultBlock(Wire):
@@ -109,14 +96,10 @@ Block = Annotated[
     | Annotated[ThinkingBlock, Tag("<thinking>")]
     | Annotated[RedactedThinkingBlock, Tag("<redacted_thinking>")]
     | Annotated[UnknownBlock, Tag("<unknown>")],
-    _tag(*BLOCK_TYPES),
+    by_type(*BLOCK_TYPES),
 ]
-Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[Many[Block], Tag("<blocks>")], Discriminator(_content_tag)
-]
-System = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[Many[TextBlock], Tag("<blocks>")], Discriminator(_content_tag)
-]
+Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[Many[Block], Tag("<list>")], TEXT_OR_LIST]
+System = Annotated[Annotated[str, Tag("<text>")] | Annotated[Many[TextBlock], Tag("<list>")], TEXT_OR_LIST]
 
 
 class Turn(Wire):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from gateway.schemas.responses import Out, TokenWithAlternatives
 
@@ -100,6 +100,10 @@ class EchoedText(Out):
     verbosity: str
 
 
+class ConversationRef(Out):
+    id: str
+
+
 class ResponseObject(Out):
     """A response. Every field is there, with the value that holds."""
 
@@ -114,7 +118,8 @@ class ResponseObject(Out):
     output: list[OutputMessage | FunctionCall | ReasoningOutput]
     usage: ResponseUsage | None
     background: bool
-    conversation: None
+    access_programs: None
+    conversation: ConversationRef | None
     frequency_penalty: float | None
     instructions: str | None
     max_output_tokens: int | None
@@ -123,8 +128,14 @@ class ResponseObject(Out):
     parallel_tool_calls: bool
     presence_penalty: float | None
     previous_response_id: str | None
+    image: None
+    input_transformations: None
+    moderation: None
     prompt: None
+    prompt_cache_diagnostics: None
     prompt_cache_key: str | None
+    prompt_cache_options: None
+    prompt_cache_retention: None
     reasoning: EchoedReasoning
     safety_identifier: str | None
     service_tier: Literal["default"]
@@ -132,6 +143,7 @@ class ResponseObject(Out):
     temperature: float | None
     text: EchoedText
     tool_choice: str | dict[str, Any]
+    tool_usage: None
     tools: list[EchoedTool]
     top_logprobs: int
     top_p: float | None
@@ -154,8 +166,30 @@ class DeletedResponse(Out):
     deleted: Literal[True]
 
 
+class ConversationObject(Out):
+    """A conversation; its items have a path of their own."""
+
+    id: str
+    object: Literal["conversation"]
+    created_at: int = Field(description="Unix time (s).")
+    metadata: dict[str, str]
+
+
+class DeletedConversation(Out):
+    id: str
+    object: Literal["conversation.deleted"]
+    deleted: Literal[True]
+
+
+class ConversationItem(BaseModel):
+    """An item, as in `/v1/responses`."""
+
+    id: str
+    type: str
+
+
 class ResponseItemList(Out):
-    """Input items of a response."""
+    """Input items of a response, or items of a conversation."""
 
     object: Literal["list"]
     data: list[dict[str, Any]]

@@ -6,138 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
+from gateway.schemas.chat import Function
 from gateway.schemas.generation import Generation
+from gateway.schemas.items import Item
 from gateway.schemas.parse import FieldError, Many, Wire
+from gateway.schemas.unions import TEXT_OR_LIST, TEXT_OR_OBJECT
 
 MOST_ITEMS = 10_000
-ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning", "item_reference")
-PART_TYPES = ("input_text", "output_text", "text", "refusal", "input_image", "input_audio", "input_file")
-FUNCTION_NAME = r"^[A-Za-z0-9_.-]{1,64}$"
 
 
-class TextPart(Wire):
-    type: Literal["input_text", "output_text", "text"]
-    text: str
+class FunctionTool(Function):
+    """As a chat's, flat."""
 
-
-class RefusalPart(Wire):
-    type: Literal["refusal"]
-    refusal: str
-
-
-class ImagePart(Wire):
-    type: Literal["input_image"]
-    image_url: str
-    detail: Literal["low", "high", "auto", "original"] | None = None
-
-
-class AudioPart(Wire):
-    type: Literal["input_audio"]
-    input_audio: dict[str, Any]
-
-
-class FilePart(Wire):
-    type: Literal["input_file"]
-    file_data: str
-    filename: str | None = None
-
-
-class UnknownPart(Wire):
-    """Only refuses: its `type` is none of those above."""
-
-    type: Literal["input_text", "output_text", "refusal", "input_image", "input_audio", "input_file"]
-
-
-def _part_tag(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else None
-    if kind in ("input_text", "output_text", "text"):
-        return "<text>"
-    return f"<{kind}>" if kind in PART_TYPES else "<unknown>"
-
-
-def _list_tag(value: Any) -> str:
-    return "<list>" if isinstance(value, list) else "<text>"
-
-
-Part = Annotated[
-    Annotated[TextPart, Tag("<text>")]
-    | Annotated[RefusalPart, Tag("<refusal>")]
-    | Annotated[ImagePart, Tag("<input_image>")]
-    | Annotated[AudioPart, Tag("<input_audio>")]
-    | Annotated[FilePart, Tag("<input_file>")]
-    | Annotated[UnknownPart, Tag("<unknown>")],
-    Discriminator(_part_tag),
-]
-Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[Many[Part], Tag("<list>")],
-    Discriminator(_list_tag),
-]
-
-
-class MessageItem(Wire):
-    """One turn. `type` may be left out."""
-
-    type: Literal["message"] = "message"
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
-
-
-class CallItem(Wire):
-    """A call that the model made."""
-
-    type: Literal["function_call"]
-    call_id: str = Field(min_length=1, max_length=200)
-    name: str = Field(min_length=1, max_length=200)
-    arguments: str
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
-
-
-class OutputItem(Wire):
-    """What a call gave."""
-
-    type: Literal["function_call_output"]
-    call_id: str = Field(min_length=1, max_length=200)
-    output: Content
-
-
-class ReasoningItem(Wire):
-    """What a model thought earlier. Accepted, and not shown to it again."""
-
-    type: Literal["reasoning"]
-
-
-class ReferenceItem(Wire):
-    """An item of a response that is kept, by its id."""
-
-    type: Literal["item_reference"] = "item_reference"
-    id: str = Field(min_length=1, max_length=200)
-
-
-def _item_tag(value: Any) -> str:
-    if not isinstance(value, dict):
-        return "<message>"
-    kind = value.get("type")
-    if kind is None:
-        return "<item_reference>" if "id" in value and "role" not in value else "<message>"
-    return f"<{kind}>" if kind in ITEM_TYPES else "<message>"
-
-
-Item = Annotated[
-    Annotated[MessageItem, Tag("<message>")]
-    | Annotated[CallItem, Tag("<function_call>")]
-    | Annotated[OutputItem, Tag("<function_call_output>")]
-    | Annotated[ReasoningItem, Tag("<reasoning>")]
-    | Annotated[ReferenceItem, Tag("<item_reference>")],
-    Discriminator(_item_tag),
-]
-
-
-class FunctionTool(Wire):
     type: Literal["function"]
-    name: str = Field(pattern=FUNCTION_NAME)
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
 
 
 class NamedChoice(Wire):
@@ -200,9 +81,29 @@ class Reasoning(Wire):
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
 
 
+ConversationId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class ConversationName(Wire):
+    id: ConversationId
+
+
+ConversationChoice = Annotated[
+    Annotated[ConversationId, Tag("<text>")] | Annotated[ConversationName, Tag("<object>")],
+    TEXT_OR_OBJECT,
+]
 Label = Annotated[str, StringConstraints(max_length=64)]
 Note = Annotated[str, StringConstraints(max_length=512)]
-Included = Annotated[str, StringConstraints(max_length=100)]
+Included = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "message.input_image.image_url",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
 MOVED = {
     "messages": "input",
     "response_format": "text.format",
@@ -219,7 +120,7 @@ class ResponsesRequest(Generation):
     input: (
         Annotated[
             Annotated[str, Tag("<text>")] | Annotated[Many[Item], Field(max_length=MOST_ITEMS), Tag("<list>")],
-            Discriminator(_list_tag),
+            TEXT_OR_LIST,
         ]
         | None
     ) = Field(default=None, description="A text, or items: messages, calls of functions and what they gave.")
@@ -234,12 +135,14 @@ class ResponsesRequest(Generation):
     truncation: Literal["disabled"] | None = Field(default=None, description="Nothing is ever cut off silently.")
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     include: Annotated[Many[Included], Field(max_length=32)] | None = Field(
-        default=None, description="`message.output_text.logprobs` adds log-probabilities."
+        default=None, description="`message.output_text.logprobs` adds log-probabilities; the others add nothing here."
     )
     store: bool | None = Field(default=None, description="Keep it, to be read and gone on from; true if left out.")
     background: bool | None = Field(default=None, description="Answer at once with `queued`, compute later.")
     previous_response_id: str | None = Field(default=None, max_length=200, description="The response to go on from.")
-    conversation: Any = None
+    conversation: ConversationChoice | None = Field(
+        default=None, description="The conversation to go on from; input and output are added to it."
+    )
     prompt: Any = None
     service_tier: str | None = None
     safety_identifier: str | None = None
@@ -261,7 +164,7 @@ class ResponsesRequest(Generation):
     def _no_contradiction(self) -> ResponsesRequest:
         if self.conversation is not None and self.previous_response_id is not None:
             raise FieldError("previous_response_id", "it cannot be combined with `conversation`")
-        if self.input is None and self.previous_response_id is None:
+        if self.input is None and self.previous_response_id is None and self.conversation is None:
             raise FieldError("input", "it is missing: a text or a list of items")
         if self.n is not None and self.n > 1:
             raise FieldError("n", "a response has one answer")
@@ -292,6 +195,10 @@ class ResponsesRequest(Generation):
         for name in asked:
             if name not in names:
                 raise FieldError("tool_choice", f"there is no function {name!r} in `tools`")
+
+    @property
+    def conversation_id(self) -> str | None:
+        return self.conversation.id if isinstance(self.conversation, ConversationName) else self.conversation
 
     @property
     def wants_logprobs(self) -> bool:

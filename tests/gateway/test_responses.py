@@ -5,8 +5,10 @@ from __future__ import annotations
 import openai
 import orjson
 import pytest
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
 
-from backends.errors import EngineFailed, Overloaded
+from backends.errors import EngineFailed, InvalidRequest, Overloaded
 from backends.fake import FakeBackend, say
 from backends.types import Chunk, NamedTool, TokenLogprob, ToolDelta, Usage
 from gateway.schemas.response_objects import ResponseObject
@@ -106,6 +108,49 @@ async def test_what_is_asked_comes_back(make_app, sdk):
     assert response.text.verbosity == "low"
     assert response.tools[0].name == "get_weather"
     assert response.tools[0].strict is True
+
+
+async def test_each_field_that_the_sdk_knows_is_there(make_app, sdk):
+    """Events as well, each with what its type needs."""
+    steps = [
+        Chunk(0, reasoning="Hm."), Chunk(0, "Let me"), Chunk(0, tools=(ToolDelta(0, "call_1", "get_weather", "{}"),)),
+        Chunk(0, finish_reason="tool_calls"), Usage(5, 9),
+    ]  # fmt: skip
+    client = sdk(make_app(scripted(*steps)))
+    asked = {"model": "m", "input": "Hi", "tools": [WEATHER]}
+    plain = await client.responses.with_raw_response.create(**asked)
+    known = {field.alias or name for name, field in Response.model_fields.items()}
+    assert known <= set(plain.http_response.json())
+    streamed = await client.responses.with_raw_response.create(stream=True, **asked)
+    of_type = TypeAdapter(ResponseStreamEvent)
+    kinds = {type(of_type.validate_python(event)) for event in events_of(await streamed.http_response.aread())}
+    assert len(kinds) == 13
+
+
+async def test_thoughts_go_back_to_a_local_model(make_app, sdk):
+    """To no provider."""
+    backend = scripted(Chunk(0, "x"), Chunk(0, finish_reason="stop"), Usage(1, 1))
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]}
+    said = {"type": "message", "role": "assistant", "content": "Let me see."}
+    items = [USER, thought, said, CALL, OUTPUT, thought, thought, {**said, "content": "Rain."}, thought, USER]
+    await sdk(make_app(backend)).responses.create(model="m", input=items, tools=[WEATHER])
+    (request,) = backend.requests
+    thoughts = [(m["role"], m.get("reasoning_content")) for m in request.messages]
+    assert thoughts == [
+        ("user", None), ("assistant", "Hm."), ("tool", None), ("assistant", "Hm.\nHm."), ("user", None),
+    ]  # fmt: skip
+    assert "Hm." not in str(request.raw)
+
+
+async def test_what_a_backend_finds_wrong_with_the_chat_has_its_place_here(make_app, exchange):
+    wrong = InvalidRequest("Bad.", param="messages[2].tool_calls[0].function.arguments")
+    asked = exchange(
+        make_app(scripted(wrong)),
+        {"model": "m", "instructions": "Be brief.", "input": [USER, CALL, OUTPUT], "tools": [WEATHER]},
+        PATH,
+    )
+    await asked.end()
+    assert (asked.status, asked.json["error"]["param"]) == (400, "input[1]")
 
 
 async def test_what_the_backend_is_asked(make_app, sdk):
@@ -331,12 +376,19 @@ WRONG = [
     ({"input": "Hi", "conversation": "conv_1", "previous_response_id": "resp_1"}, "previous_response_id"),
     ({"input": "Hi", "grammar": 'root ::= "a"', "text": {"format": {"type": "json_object"}}}, "grammar"),
     ({"input": "Hi", "stream_options": {"include_obfuscation": False}}, "stream_options"),
+    ({"input": "Hi", "include": ["everything"]}, "include[0]"),
+    ({"input": "Hi", "metadata": {"a": "x" * 513}}, "metadata.a"),
+    ({"input": "Hi", "metadata": {"x" * 65: "a"}}, f"metadata.{'x' * 65}"),
+    ({"input": "Hi", "metadata": {str(n): "a" for n in range(17)}}, "metadata"),
+    ({"input": "Hi", "max_tool_calls": 0}, "max_tool_calls"),
+    ({"input": "Hi", "conversation": {}}, "conversation.id"),
+    ({"input": "Hi", "conversation": 5}, "conversation"),
+    ({"input": [USER, {"type": "reasoning", "content": "Hm."}]}, "input[1].content"),
 ]
 UNSUPPORTED = [
     ({"input": "Hi", "tools": [WEATHER, {"type": "web_search"}]}, "tools[1].type", "web_search"),
     ({"input": [USER, {"type": "mcp_call", "id": "x"}]}, "input[1].type", "mcp_call"),
     ({"input": "Hi", "truncation": "auto"}, "truncation", "cut off"),
-    ({"input": "Hi", "conversation": "conv_1"}, "conversation", "conversation"),
     ({"input": "Hi", "prompt": {"id": "x"}}, "prompt", "prompt"),
     ({"input": "Hi", "tools": [WEATHER], "tool_choice": {"type": "mcp"}}, "tool_choice.type", "mcp"),
     (

@@ -15,6 +15,8 @@ pytestmark = pytest.mark.anyio
 M = [{"role": "user", "content": "x"}]
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 AUDIO = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": "x"}
 
 WRONG = [
     ({"temperature": "1"}, "temperature"),
@@ -62,6 +64,16 @@ WRONG = [
     ({"messages": [{"role": "user", "content": [{"type": "smell"}]}]}, "messages[0].content[0].type"),
     ({"messages": [{"role": "assistant"}]}, "messages[0].content"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+    (
+        {"messages": [*M, {"role": "assistant", "tool_calls": [CALL, CALL]}, RESULT, RESULT]},
+        "messages[1].tool_calls[1].id",
+    ),
+    ({"messages": [*M, {"role": "assistant", "tool_calls": [CALL]}]}, "messages[1].tool_calls"),
+    ({"messages": [*M, RESULT]}, "messages[1].tool_call_id"),
+    (
+        {"messages": [*M, {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "", "arguments": ""}}]}]},
+        "messages[1].tool_calls[0].function.name",
+    ),
     ({"messages": [*M, {"role": "user", "content": [{"type": "text", "text": "?"}, IMAGE]}]}, "messages[1].content[1]"),
     ({"messages": [{"role": "user", "content": [AUDIO]}]}, "messages[0].content[0]"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
