@@ -71,7 +71,7 @@ class Draft:
 
         Args:
             defaults: what holds where the request says nothing.
-            enforced: schemas hold whatever was asked for.
+            enforced: functions' schemas hold whatever was asked for; a format's always does, enforced or validated.
         """
         fields = self._fields
         fields["model"] = model
@@ -79,9 +79,10 @@ class Draft:
             if fields[name] is None:
                 set_ = getattr(defaults, name)
                 fields[name] = (1.0 if name in ("temperature", "top_p") else 0.0) if set_ is None else set_
-        strict = [*fields["tools"], *([form] if (form := fields["text"]["format"])["type"] == "json_schema" else [])]
-        for one in strict:
-            one["strict"] = enforced or bool(one["strict"])
+        for tool in fields["tools"]:
+            tool["strict"] = enforced or bool(tool["strict"])
+        if (form := fields["text"]["format"])["type"] == "json_schema":
+            form["strict"] = True
         return [self._lifecycle("created"), self._lifecycle("in_progress")]
 
     def feed(self, chunk: Chunk) -> list[Event]:

@@ -128,6 +128,30 @@ def test_the_conversation_goes_on(sdk):
         sdk.responses.create(model="auto", input="And now?", previous_response_id=second.id)
 
 
+def test_a_conversation_of_its_own(sdk):
+    conversation = sdk.conversations.create(
+        items=[
+            {"role": "user", "content": "My name is Ada. Remember it."},
+            {"role": "assistant", "content": "I will."},
+        ],
+        metadata={"site": "pump 7"},
+    )
+    asked = {"model": "auto", "conversation": conversation.id, "temperature": 0, "max_output_tokens": 30}
+    first = sdk.responses.create(input="What is my name?", **asked)
+    assert "Ada" in first.output_text
+    with sdk.responses.stream(input="Say it once more.", **asked) as stream:
+        second = stream.get_final_response()
+    assert second.conversation.id == conversation.id
+    items = list(sdk.conversations.items.list(conversation.id, order="asc"))
+    assert [item.role for item in items] == ["user", "assistant"] * 3
+    assert [item.id for item in items[3::2]] == [first.output[0].id, second.output[0].id]
+    sdk.conversations.items.delete(items[0].id, conversation_id=conversation.id)
+    assert len(list(sdk.conversations.items.list(conversation.id))) == 5
+    sdk.conversations.delete(conversation.id)
+    with pytest.raises(NotFoundError):
+        sdk.responses.create(input="And now?", **asked)
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
