@@ -108,7 +108,8 @@ class Grammars:
             raise _refused(grammar, _reason(str(error))) from None
         whole = [{"name": "start", "lark_grammar": lark.source()}]
         if answer:
-            whole += [{**orjson.loads(answer)["grammars"][0], "name": "answer"}]
+            said = orjson.loads(answer)["grammars"][0] if answer.startswith("{") else {"lark_grammar": answer}
+            whole.append({**said, "name": "answer"})
         return orjson.dumps({"grammars": whole}).decode()
 
 

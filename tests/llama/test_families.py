@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.errors import InvalidRequest
 from backends.llama.dialogue import Dialogue
 from backends.llama.families import FAMILIES, family_of
-from backends.llama.families.generic import Generic
 from backends.llama.family import Calls, Family
 from backends.llama.history import cleaned
-from backends.llama.talk import THOUGHTS, Parser, Talk
+from backends.llama.talk import Parser, Talk
 from backends.types import Request
-from tests.llama.listening import heard
-
-RECORDED = Path(__file__).parent / "recorded"
-ALL: tuple[Family, ...] = (*FAMILIES, Generic())
-BY_NAME = {family.name: family for family in ALL}
-
-
-def recordings() -> list[Any]:
-    """Each output with its family, and with all that it says."""
-    found = []
-    for name, family in BY_NAME.items():
-        outputs = json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
-        found += [pytest.param(family, one, id=f"{name}-{at}") for at, one in enumerate(outputs)]
-    return found
-
-
-def told(family: Family) -> Talk:
-    """A model of the family that may think aloud, if not in a way of its own."""
-    return Talk(family, None if family.always else THOUGHTS[0])
+from tests.llama.listening import BY_NAME, RECORDED, heard, recordings, talk
 
 
 def parser_of(family: Family, one: dict[str, Any]) -> Parser:
     calls = Calls.asked(one["tools"], "auto", parallel=True) if one["tools"] else None
-    return Parser(told(family), calls)
+    return Parser(talk(family), calls)
 
 
 @pytest.mark.parametrize(("family", "one"), recordings())
@@ -55,6 +35,7 @@ def test_what_models_wrote_is_understood(family: Family, one: dict[str, Any]) ->
 
 @pytest.mark.parametrize(("family", "one"), recordings())
 @given(cuts=st.lists(st.integers(0, 3000), max_size=20))
+@settings(max_examples=30)
 def test_however_it_is_cut(family: Family, one: dict[str, Any], cuts: list[int]) -> None:
     whole, pieces = (heard(parser_of(family, one), one["text"], at) for at in ([], cuts))
     assert pieces == whole

@@ -6,17 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.llama.families import FAMILIES
-from backends.llama.families.generic import Generic
 from backends.llama.family import Calls, Family
-from backends.llama.talk import THOUGHTS, Parser, Talk
-from tests.llama.listening import Heard, heard
-
-ALL: dict[str, Family] = {family.name: family for family in (*FAMILIES, Generic())}
-each = pytest.mark.parametrize("family", ALL.values(), ids=ALL)
+from backends.llama.talk import Parser, Talk
+from tests.llama.listening import BY_NAME, WRITE, Heard, each, heard, talk
 
 NAMES = ("stop_pump", "get", "a.b-c")
 OPEN: dict[str, Any] = {"type": "object", "properties": {"note": {"type": "string"}, "n": {"type": "integer"}}}
@@ -32,47 +27,6 @@ CALLS = st.lists(st.tuples(st.sampled_from(NAMES), ARGUMENTS), min_size=1, max_s
 CUTS = st.lists(st.integers(0, 500), max_size=30)
 
 
-def as_object(key: str = "arguments") -> Any:
-    return lambda call, indent: json.dumps({"name": call[0], key: call[1]}, indent=indent)
-
-
-def one_each(open_: str, close: str, between: str, write: Any) -> Any:
-    return lambda calls, indent: between.join(open_ + write(call, indent) + close for call in calls)
-
-
-def listed(open_: str) -> Any:
-    return lambda calls, indent: open_ + "[" + ", ".join(as_object()(call, indent) for call in calls) + "]"
-
-
-def harmony(call: Any, indent: int | None) -> str:
-    return (
-        f"<|channel|>commentary to=functions.{call[0]} <|constrain|>json<|message|>{json.dumps(call[1], indent=indent)}"
-    )
-
-
-def xml(call: Any, indent: int | None) -> str:
-    values = "".join(
-        f"<parameter={key}>\n{value if key == 'note' else json.dumps(value)}\n</parameter>\n"
-        for key, value in call[1].items()
-    )
-    return f"<tool_call>\n<function={call[0]}>\n{values}</function>\n</tool_call>"
-
-
-WRITE: dict[str, Any] = {
-    "hermes": one_each("<tool_call>\n", "\n</tool_call>", "\n", as_object()),
-    "generic": one_each("<tool_call>\n", "\n</tool_call>", "\n", as_object()),
-    "llama3": one_each("", "", "; ", as_object("parameters")),
-    "mistral": listed("[TOOL_CALLS]"),
-    "mistral-names": lambda calls, indent: "".join(
-        f"[TOOL_CALLS]{name}[ARGS]{json.dumps(arguments, indent=indent)}" for name, arguments in calls
-    ),
-    "granite": listed("<|tool_call|>"),
-    "gpt-oss": one_each("", "<|call|>", "<|start|>assistant", harmony),
-    "qwen-xml": one_each("", "", "\n", xml),
-}
-"""As models of a family write calls."""
-
-
 def xml_safe(calls: list[Any]) -> list[Any]:
     """XML has no way to write an angle bracket or a line's end in a key; `note` is text."""
     keys = iter("abcdefghi")
@@ -82,12 +36,9 @@ def xml_safe(calls: list[Any]) -> list[Any]:
     ]
 
 
-def talk(family: Family) -> Talk:
-    return Talk(family, None if family.always else THOUGHTS[0])
-
-
 @each
 @given(calls=CALLS, indent=st.sampled_from([None, 1]), cuts=CUTS)
+@settings(max_examples=40)
 def test_calls_are_heard_however_they_are_cut(family: Family, calls: Any, indent: int | None, cuts: list[int]) -> None:
     calls = xml_safe(calls) if family.name == "qwen-xml" else calls
     got = heard(Parser(talk(family), MAY), WRITE[family.name](calls, indent), cuts)
@@ -96,6 +47,7 @@ def test_calls_are_heard_however_they_are_cut(family: Family, calls: Any, indent
 
 @each
 @given(call=st.tuples(st.sampled_from(NAMES), ARGUMENTS), size=st.integers(0, 300), cuts=CUTS)
+@settings(max_examples=40)
 def test_a_cut_call_is_no_call_however_it_is_cut(family: Family, call: Any, size: int, cuts: list[int]) -> None:
     """Whatever there is of it was passed on, and none of its marks is shown."""
     (call,) = xml_safe([call]) if family.name == "qwen-xml" else [call]
@@ -109,12 +61,13 @@ def test_a_cut_call_is_no_call_however_it_is_cut(family: Family, call: Any, size
 
 @each
 @given(text=st.text(alphabet="abc. ü\n", max_size=40), cuts=CUTS)
+@settings(max_examples=40)
 def test_text_beside_tools_stays_whole(family: Family, text: str, cuts: list[int]) -> None:
     begin = "<|channel|>final<|message|>" if family.always else ""
     assert heard(Parser(talk(family), MAY), begin + text, cuts) == Heard(said=text)
 
 
-MARKED = [family for family in ALL.values() if family.open]
+MARKED = [family for family in BY_NAME.values() if family.open]
 
 
 @pytest.mark.parametrize("family", MARKED, ids=[family.name for family in MARKED])
@@ -129,6 +82,7 @@ def test_text_before_calls(family: Family, calls: Any, cuts: list[int]) -> None:
 @given(
     text=st.text(alphabet='<tool_cal>{}\n x["TOOL_CALLS]', max_size=60), cuts=st.lists(st.integers(0, 60), max_size=8)
 )
+@settings(max_examples=40)
 def test_without_tools_all_of_it_is_text(family: Family, text: str, cuts: list[int]) -> None:
     begin = "<|channel|>final<|message|>" if family.always else ""
     assert heard(Parser(Talk(family)), begin + text, cuts) == Heard(said=text)
@@ -151,7 +105,7 @@ def test_without_tools_all_of_it_is_text(family: Family, text: str, cuts: list[i
     ],
 )
 def test_thoughts_are_told_apart(text: str, thinking: bool, said: str, thought: str, cuts: list[int]) -> None:
-    parser = Parser(talk(ALL["hermes"]), None, "thinking" if thinking else "may think")
+    parser = Parser(talk(BY_NAME["hermes"]), None, "thinking" if thinking else "may think")
     assert heard(parser, text, cuts) == Heard(said, thought)
 
 
@@ -160,7 +114,7 @@ def test_a_parser_says_whether_it_is_thinking() -> None:
         ("hermes", "<think>\nHm", "</think>\n"),
         ("gpt-oss", "<|channel|>analysis<|message|>Hm", "<|end|>"),
     ):
-        parser = Parser(talk(ALL[family]))
+        parser = Parser(talk(BY_NAME[family]))
         parser.feed(begin)
         assert parser.thinking
         parser.feed(end)
@@ -169,6 +123,7 @@ def test_a_parser_says_whether_it_is_thinking() -> None:
 
 @each
 @given(cuts=CUTS)
+@settings(max_examples=40)
 def test_a_thought_and_then_a_call(family: Family, cuts: list[int]) -> None:
     call = [("get", {"note": "x"})]
     thought = "<think>\nHm.\n</think>\n\n"
@@ -181,12 +136,12 @@ def test_a_thought_and_then_a_call(family: Family, cuts: list[int]) -> None:
 @given(cuts=CUTS)
 def test_granite_answers_within_tags_after_a_thought(cuts: list[int]) -> None:
     text = "<think>Hm.</think>\n<response>Stop P-2.</response>"
-    assert heard(Parser(talk(ALL["granite"])), text, cuts) == Heard("Stop P-2.", "Hm.")
+    assert heard(Parser(talk(BY_NAME["granite"])), text, cuts) == Heard("Stop P-2.", "Hm.")
 
 
 @given(cuts=CUTS)
 def test_an_answer_that_goes_on_begins_with_words(cuts: list[int]) -> None:
-    for family in ALL.values():
+    for family in BY_NAME.values():
         assert heard(Parser(talk(family), MAY, "answer"), " and so on.", cuts) == Heard(" and so on.")
 
 
@@ -205,7 +160,7 @@ def test_an_answer_that_goes_on_begins_with_words(cuts: list[int]) -> None:
     ],
 )  # fmt: skip
 def test_arguments_are_passed_on_as_they_are_written(name: str, pieces: list[str], arguments: list[str]) -> None:
-    parser = Parser(talk(ALL[name]), MAY)
+    parser = Parser(talk(BY_NAME[name]), MAY)
     got = [parser.feed(piece).tools for piece in pieces]
     assert [piece.name for piece in got[0] if piece.name] == ["get"]
     assert ["".join(piece.arguments for piece in pieces) for pieces in got] == arguments
@@ -225,19 +180,21 @@ def test_arguments_are_passed_on_as_they_are_written(name: str, pieces: list[str
 )
 @given(cuts=CUTS)
 def test_what_small_models_make_of_hermes_format(text: str, calls: list[Any], cuts: list[int]) -> None:
-    got = heard(Parser(talk(ALL["hermes"]), MAY), text, cuts)
+    got = heard(Parser(talk(BY_NAME["hermes"]), MAY), text, cuts)
     assert got.calls == calls
 
 
 @given(cuts=CUTS)
 def test_an_object_that_is_no_call_is_text(cuts: list[int]) -> None:
     text = '<tool_call>{"message": "Hello"}</tool_call>'
-    assert heard(Parser(talk(ALL["hermes"]), MAY), text, cuts) == Heard(said='{"message": "Hello"}')
-    assert heard(Parser(talk(ALL["llama3"]), MAY), '{"message": "Hello"}', cuts) == Heard(said='{"message": "Hello"}')
+    assert heard(Parser(talk(BY_NAME["hermes"]), MAY), text, cuts) == Heard(said='{"message": "Hello"}')
+    assert heard(Parser(talk(BY_NAME["llama3"]), MAY), '{"message": "Hello"}', cuts) == Heard(
+        said='{"message": "Hello"}'
+    )
 
 
 def test_ids_are_as_long_as_the_template_wants_them() -> None:
-    for family in ALL.values():
+    for family in BY_NAME.values():
         parser = Parser(talk(family), MAY)
         pieces = parser.feed(WRITE[family.name]([("get", {})], None)).tools
         assert len(pieces[0].id) == (9 if family.name.startswith("mistral") else 29)
@@ -247,13 +204,13 @@ def test_ids_are_as_long_as_the_template_wants_them() -> None:
 def test_xml_values_are_what_their_schema_says(value: Any, text: str) -> None:
     values = f"<parameter=note>\n{text}\n</parameter>\n<parameter=n>\n{json.dumps(value)}\n</parameter>\n"
     written = f"<tool_call>\n<function=get>\n{values}</function>\n</tool_call>"
-    assert heard(Parser(talk(ALL["qwen-xml"]), MAY), written).calls == [("get", {"note": text, "n": value})]
+    assert heard(Parser(talk(BY_NAME["qwen-xml"]), MAY), written).calls == [("get", {"note": text, "n": value})]
 
 
 @pytest.mark.parametrize(("literal", "value"), [("True", True), ("None", None), ("7", 7), ("seven", "seven")])
 def test_xml_values_in_pythons_words(literal: str, value: Any) -> None:
     written = f"<tool_call>\n<function=get>\n<parameter=other>\n{literal}\n</parameter>\n</function>"
-    assert heard(Parser(talk(ALL["qwen-xml"]), MAY), written).calls == [("get", {"other": value})]
+    assert heard(Parser(talk(BY_NAME["qwen-xml"]), MAY), written).calls == [("get", {"other": value})]
 
 
 @given(cuts=CUTS)
@@ -270,6 +227,6 @@ def test_xml_values_in_pythons_words(literal: str, value: Any) -> None:
     ],
 )  # fmt: skip
 def test_harmony_as_models_write_it(text: str, expected: Heard, cuts: list[int]) -> None:
-    got = heard(Parser(talk(ALL["gpt-oss"]), MAY), text, cuts)
+    got = heard(Parser(talk(BY_NAME["gpt-oss"]), MAY), text, cuts)
     got.thought = "" if "python" in text else got.thought  # what an own tool wanted is a thought
     assert got == expected

@@ -18,7 +18,7 @@ def byte_letters() -> list[str]:
     return [letters[byte] for byte in range(256)]
 
 
-def write_vocabulary(path: Path, control: Sequence[str], end: str) -> Path:
+def write_vocabulary(path: Path, control: Sequence[str], end: str, template: str = "") -> Path:
     """A vocabulary of single bytes and control tokens; `end` is the one that ends a completion."""
     tokens = [*byte_letters(), *control]
     pairs = (
@@ -30,6 +30,8 @@ def write_vocabulary(path: Path, control: Sequence[str], end: str) -> Path:
         ("tokenizer.ggml.eos_token_id", U32, tokens.index(end)),
         ("tokenizer.ggml.bos_token_id", U32, tokens.index(end)),
     )
-    kept = [pair for pair in pairs if pair[0] not in ("tokenizer.ggml.scores", "tokenizer.ggml.add_bos_token")]
-    path.write_bytes(gguf([*kept, ("tokenizer.ggml.add_bos_token", BOOL, 0)]))
+    replaced_too = ("tokenizer.ggml.scores", "tokenizer.ggml.add_bos_token", "tokenizer.chat_template")
+    kept = [pair for pair in pairs if pair[0] not in replaced_too]
+    rest = [("tokenizer.ggml.add_bos_token", BOOL, 0), ("tokenizer.chat_template", STRING, template)]
+    path.write_bytes(gguf([*kept, *rest]))
     return path

@@ -71,7 +71,8 @@ class GptOss(Family):
         return lark.rule("final", f'{lark.mark(CHANNEL)} "final" {self._type(lark)} {lark.mark(MESSAGE)}')
 
     def _type(self, lark: Lark) -> str:
-        return lark.rule("type", f'(" "? {lark.mark(CONSTRAIN)}? " "? ("json" | "code"))?')
+        """Of the content; what the name before it ends with must be told from it."""
+        return lark.rule("type", f'(" "? {lark.mark(CONSTRAIN)} " "? ("json" | "code") | " json" | " code")?')
 
     def calls(self, lark: Lark, calls: Calls) -> str:
         commentary, kind, message = f'{lark.mark(CHANNEL)} "commentary"', self._type(lark), lark.mark(MESSAGE)
