@@ -31,8 +31,8 @@ class Children:
         child = Outcome(self._id(parent), parent.method, parent.path, parent.started, parent.key, parent.received)
         try:
             yield child
-            child.status = 200
             child.end("success")
+            child.status = child.status or 200
         except asyncio.CancelledError:
             child.end("cancelled")
             raise
@@ -55,7 +55,7 @@ class Children:
 
     def _book(self, child: Outcome) -> None:
         child.end("error")
-        now = time.monotonic()
+        now = child.ended or time.monotonic()
         if child.request is not None:
             child.policy = self._policy
             self._shared.audit.decision(decision_of(child, now))

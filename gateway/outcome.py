@@ -33,7 +33,7 @@ class Outcome:
     Attributes:
         key: name of the API key that it came with.
         received: bytes of its body.
-        ending: set once; None while it runs.
+        ending: set once, and when; None while it runs.
         error: the code of the error that ended it.
         reasons: why this route, in a few words each.
         attempts: routes that were asked to generate; `tried`: with how each ended and after how many seconds.
@@ -53,6 +53,7 @@ class Outcome:
     received: int = 0
     status: int = 0
     ending: Ending | None = None
+    ended: float | None = None
     error: str = ""
     stream: bool = False
     route: Route | None = None
@@ -92,7 +93,18 @@ class Outcome:
     def end(self, ending: Ending, error: str = "") -> None:
         """The first ending counts; what comes after it (a client that hangs up once it has all) changes nothing."""
         if self.ending is None:
-            self.ending, self.error = ending, error
+            self.ending, self.ended, self.error = ending, time.monotonic(), error
+
+    def trade(self, other: Outcome) -> None:
+        """Of two inferences of one request, which is the request's own: the failed one of this outcome goes to the
+        other's row, and what the other has answered to this one's, which is not over yet."""
+        for name in ("route", "attempts", "usage", "finished", "first_at", "request", "decided", "tried", "costs"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            setattr(self, name, theirs)
+            setattr(other, name, mine)
+        self.reasons, other.reasons = [*other.reasons, *self.reasons], self.reasons
+        other.ending, other.ended, other.error = self.ending, self.ended, self.error
+        self.ending, self.ended, self.error = None, None, ""
 
     def begin(self, route: Route) -> None:
         """Another route is attempted. What one before it said has reached nobody, or stays."""

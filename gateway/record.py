@@ -39,7 +39,7 @@ def decision_of(outcome: Outcome, now: float) -> Decision:
     total_s = now - outcome.started
     return Decision(
         request_id=outcome.id,
-        at=time.time() - total_s,
+        at=time.time() - (time.monotonic() - outcome.started),  # it may have ended before its row is written
         endpoint=outcome.path,
         key=outcome.key,
         model=request.model,

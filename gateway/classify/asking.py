@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -55,9 +55,13 @@ class Asking:
                 return Answered(choices, outcome.route, event)
         raise EngineFailed("The answer has no end.")
 
+    def besides(self, parent: Outcome) -> AbstractContextManager[Outcome]:
+        """The outcome of a further inference of that request, booked at the end of the block."""
+        return self._children.outcome(parent)
+
     async def ask_besides(self, request: Request, parent: Outcome) -> Answered:
         """As a further inference of the request of `parent`, with an id and an outcome of its own."""
-        with self._children.outcome(parent) as outcome:
+        with self.besides(parent) as outcome:
             if request.kind == "chat":  # another body than the one that came
                 outcome.received = len(orjson.dumps(request.raw))
             return await self.ask(replace(request, id=outcome.id), outcome)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 from backends.errors import BackendError
 from backends.onnx.manifest import Manifest
@@ -14,6 +15,7 @@ from gateway.classify.escalation import Escalation, Escalator, Unsure
 from gateway.classify.inputs import Input
 from gateway.classify.verdict import Verdict, doubt, opinion_of
 from gateway.dispatch import Dispatcher
+from gateway.errors import kind_of
 from gateway.outcome import Outcome
 
 SHARE_TO_TELL, TO_TELL_S = 0.1, 0.5
@@ -54,25 +56,32 @@ class Panel:
         Raises:
             BackendError: the first member's, if all have failed.
         """
-        first, *others = self._members
-        calls = [self._first(first, outcome), *(self._besides(member, outcome) for member in others)]
-        self.verdicts = await together(or_error(call) for call in calls)
-        failed = [one for one in self.verdicts if isinstance(one, BackendError)]
-        if len(failed) == len(self._members):
-            raise failed[0]
+        with ExitStack() as further:
+            outcomes = [outcome, *(further.enter_context(self._asking.besides(outcome)) for _ in self._members[1:])]
+            asked = zip(self._members, outcomes, strict=True)
+            self.verdicts = await together(or_error(self._asked(member, own, outcome)) for member, own in asked)
+            good = [own for own, one in zip(outcomes, self.verdicts, strict=True) if not isinstance(one, BackendError)]
+            first = self.verdicts[0]
+            if isinstance(first, BackendError) and good:
+                # The answer is a 200, and so says the request's own row: with the first model that did answer.
+                outcome.trade(good[0])
+                good[0].status = kind_of(first).status
+        if isinstance(first, BackendError) and not good:
+            raise first
         yield self._asking.usage
 
-    async def _first(self, member: Member, outcome: Outcome) -> list[Verdict]:
+    async def _asked(self, member: Member, outcome: Outcome, parent: Outcome) -> list[Verdict]:
         try:
-            answered = await self._asking.ask(member.request, outcome)
+            answered = await self._asking.ask(replace(member.request, id=outcome.id), outcome)
         except BackendError as error:
             # Whatever the others say: this is how this one ended, in the audit and in the figures of its model.
             outcome.end("error", error.code)
+            if outcome is not parent:
+                outcome.status = kind_of(error).status
             raise
-        return await self._judged(member, answered, outcome)
-
-    async def _besides(self, member: Member, parent: Outcome) -> list[Verdict]:
-        return await self._judged(member, await self._asking.ask_besides(member.request, parent), parent)
+        if outcome is not parent:
+            outcome.end("success")
+        return await self._judged(member, answered, parent)
 
     async def _judged(self, member: Member, answered: Answered, parent: Outcome) -> list[Verdict]:
         verdicts = []

@@ -114,15 +114,25 @@ async def test_one_model_that_fails_does_so_alone(make_app, exchange, tmp_path, 
         {"index": index, "model": "full", "version": "7", "error": error} for index in (0, 1)
     ]
     assert begun.json["usage"]["prompt_tokens"] == 4
-    rows = {row.route: row.ending for row in decisions(tmp_path / "audit.db", 0.0)}
-    assert rows == {"local/full": "error", "local/c": "success"}
+    name = begun.headers["x-request-id"]
+    rows = {
+        row.request_id: (row.route, row.ending, row.error, row.status) for row in decisions(tmp_path / "audit.db", 0)
+    }
+    # The request's own row says what its client saw.
+    own, other = ("local/c", "success", "", 200), ("local/full", "error", "queue_full", 429)
+    assert rows == {name: own, f"{name}.2": other}
+    assert begun.headers["x-outstation-route"] == "local/c"
 
 
-async def test_if_all_models_fail_the_first_ones_error_is_the_answer(make_app, exchange):
+async def test_if_all_models_fail_the_first_ones_error_is_the_answer(make_app, exchange, tmp_path):
     wrong = failing("wrong", InvalidRequest("too long", param="prompt", code="context_length_exceeded"))
     app = make_app(failing("full", Overloaded("full", retry_after=1)), wrong)
-    begun = await ask(exchange, app, models=["full", "wrong"], input="x")
+    async with living(app):
+        begun = await ask(exchange, app, models=["full", "wrong"], input="x")
     assert (begun.status, begun.json["error"]["code"]) == (429, "queue_full")
+    rows = {row.route: (row.ending, row.error, row.status) for row in decisions(tmp_path / "audit.db", 0)}
+    full, long = ("error", "queue_full", 429), ("error", "context_length_exceeded", 400)
+    assert rows == {"local/full": full, "local/wrong": long}
     begun = await ask(exchange, app, models=["wrong", "full"], input="x")
     assert (begun.status, begun.json["error"]["param"]) == (400, "input")
 
