@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from contextlib import aclosing
 from pathlib import Path
@@ -49,6 +50,22 @@ async def test_what_each_is_for(folder: Folder, name: str, kinds: set[str], leng
     assert (model.created, len(model.sha256)) == (7, 64)
     assert model.state().status == "stopped"
     assert host.memory() == (None, 0)
+
+
+async def test_a_base_that_is_served_too_is_read_once_until_it_changes(folder: Folder, tmp_path: Path) -> None:
+    for name in ("jailguard", "all-minilm-l6-v2"):
+        (tmp_path / name).mkdir()
+        shutil.copy(folder(name) / "manifest.json", tmp_path / name)
+    host = build_onnx_host(OnnxHostSettings())
+    head, base = backend(host, tmp_path / "jailguard"), backend(host, tmp_path / "all-minilm-l6-v2")
+    assert (head.context_length, base.context_length) == (256, 256)
+    path = tmp_path / "all-minilm-l6-v2" / "manifest.json"
+    written = path.stat().st_mtime_ns
+    path.write_text(path.read_text().replace('"max_tokens": 256', '"max_tokens": 128'))
+    os.utime(path, ns=(written, written))
+    assert head.context_length == 256
+    os.utime(path, ns=(written, written + 1_000_000))
+    assert head.context_length == 128
 
 
 async def test_an_embedding_is_an_answer_like_others(folder: Folder) -> None:
