@@ -190,7 +190,12 @@ class Lanes:
                 self._tell(job, results)
 
     def _tell(self, job: Job, results: list[tuple[int, dict[str, Any]]]) -> None:
-        """The end comes last, whichever lane had the last of it."""
+        """The end comes last, whichever lane had the last of it. What is whole at once is told in one message."""
+        if len(results) == len(job.pieces):
+            with self._wake:
+                self._open.discard(job.id)
+            self._channel.send({"op": "results", "id": job.id, "rows": results, "tokens": job.tokens})
+            return
         self._channel.send({"op": "results", "id": job.id, "rows": results})
         with self._wake:
             job.untold -= len(results)

@@ -69,6 +69,9 @@ class OnnxProcess(WorkerProcess):
                     yield answer["tokens"]
                     return
                 yield [(i, _result(raw)) for i, raw in answer["rows"]]
+                if "tokens" in answer:
+                    yield answer["tokens"]
+                    return
         finally:
             await answers.aclose()
 
@@ -87,7 +90,7 @@ class OnnxProcess(WorkerProcess):
             self._tell(message)
             while not finished:
                 answer = await queue.get()
-                finished = isinstance(answer, BackendError) or answer["op"] != "results"
+                finished = isinstance(answer, BackendError) or answer["op"] != "results" or "tokens" in answer
                 if isinstance(answer, BackendError):
                     raise answer
                 yield answer

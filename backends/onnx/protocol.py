@@ -2,8 +2,9 @@
 
 Gateway → worker: the options first; then `ask` (with `run`, or only to be counted and kept), `run` (what was kept),
 `load`, `unload`, `cancel`.
-Worker → gateway: `ready` or `failed`; `prepared`, `refused`, `again` (it is not kept any more), `results` (of one run),
-`end`; `loaded`; `alive` while it loads; `figures` of each model.
+Worker → gateway: `ready` or `failed`; `prepared`, `refused`, `again` (it is not kept any more), `results` (of one run;
+with the prompt tokens of all if nothing is left to come), `end`; `loaded`; `alive` while it loads; `figures` of each
+model.
 """
 
 from __future__ import annotations
