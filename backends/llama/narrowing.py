@@ -34,6 +34,9 @@ CONTROL = (
     r"|[\x00-\x07\x0b\x0e-\x1f\x7f]"
 )
 """Characters that JSON can only spell in `\\u`, as regular expressions write them."""
+FOREIGN = {"\\w": r"\w\x80-\x{10FFFF}", "\\d": r"\p{Nd}"}
+"""All that somebody takes for letters and digits, and what takes too long to tell from them."""
+
 UNWRITABLE = "a control character that JSON can only spell in `\\u`"
 
 _CONTROL = re.compile(CONTROL)
@@ -71,8 +74,8 @@ def _inside(key: str, value: Any, wrong: list[str]) -> Any:
     if key in LITERAL:
         return value
     if key in NAMED and isinstance(value, Mapping):
-        pattern = key == "patternProperties"
-        return {_exact(name, wrong) if pattern else name: narrowed(one, wrong) for name, one in value.items()}
+        inside = {name: narrowed(one, wrong) for name, one in value.items()}
+        return {_exact(n, wrong, names=True): s for n, s in inside.items()} if key == "patternProperties" else inside
     return narrowed(value, wrong)
 
 
@@ -84,29 +87,43 @@ def _unwritable(value: Any) -> bool:
     return isinstance(value, str) and _CONTROL.search(value.replace("\\", "")) is not None
 
 
-def _exact(pattern: str, wrong: list[str]) -> str:
-    """The regular expression, so that no class of characters has all control characters: to such a class llguidance
-    adds the quote and the backslash, whether they are in it or not. A control character by itself it would leave out.
+def _exact(pattern: str, wrong: list[str], *, names: bool = False) -> str:
+    """The regular expression, so that it allows only what it means everywhere.
+
+    To a class of characters that has all control characters, llguidance adds the quote and the backslash, whether they
+    are in it or not: none has NUL. A control character by itself it would leave out. Whether `\\W` has foreign letters
+    is told one way by ECMA, and another way by Python and Rust: it has none; but in a pattern of `names` it stays
+    ECMA's, since what does not match it is an additional property.
     """
     alone = _ALONE.search(pattern) is not None
-    parts, depth = [], 0
+    parts: list[str] = []
+    negated: list[bool] = []  # the classes of characters that are open
     for token in _TOKEN.finditer(pattern):
         text = token[0]
         if text[0] == "[":
-            depth += 1
-            text = ("[^\\x00" if text.startswith("[^") else "[") + (f"\\{token[2]}" if token[2] else "")
-        elif text == "]" and depth:
-            depth -= 1
-        elif text.startswith("\\P"):
-            text = f"[^\\x00\\p{token[1]}]"
-        elif not depth and _CONTROL.match(text):
+            negated.append(text.startswith("[^"))
+            text = ("[^\\x00" if negated[-1] else "[") + (f"\\{token[2]}" if token[2] else "")
+        elif text == "]" and negated:
+            negated.pop()
+        elif not negated and _CONTROL.match(text):
             alone = True
-        elif text in ("\\x00-", "\\u0000-"):
-            text = "\\x01-"
+        elif not names or text.lower() not in FOREIGN:
+            text = _either_way(text, token[1], within=any(negated))
         parts.append(text)
     if alone:
         wrong.append(f"`pattern`: {UNWRITABLE}")
     return "".join(parts)
+
+
+def _either_way(token: str, named: str | None, *, within: bool) -> str:
+    """An escape; `within`: in a class that is negated. `named`: of `\\P`, what it is not."""
+    if named:
+        return f"[^\\x00\\p{named}]"
+    if token in ("\\x00-", "\\u0000-"):
+        return "\\x01-"
+    if token in ("\\W", "\\D") and not within:
+        return f"[^\\x00{FOREIGN[token.lower()]}]"
+    return FOREIGN.get(token, token) if within else token
 
 
 def _close(schema: dict[str, Any], exclusive: str, inclusive: str, sign: int) -> None:

@@ -66,6 +66,9 @@ def date(kind: str = "date") -> dict[str, Any]:
         (text(r"^[^]a]$"), ['"b"'], ['"a"', '"]"']),
         (text(r"^[^-a]$"), ['"b"', '"."'], ['"a"', '"-"']),
         (text(r"^\[[^]]+\]$"), ['"[x]"'], ['"x"']),
+        (text(r"^\W\D$"), ['"-x"', '".é"'], ['"é-"', '"-٣"', '"-3"']),
+        (text(r"^[\W_][^\w\s\d]$"), ['"-!"', '"_."'], ['"é-"', '"-é"', '"-1"', '"- "']),
+        (text(r"^[^\W]\w\d$"), ['"ab1"'], ['"é11"', '"-a1"']),
         ({"type": "number", "exclusiveMinimum": 1}, ["1.5", "2"], ["1", "1.00000000000000000000001"]),
         ({"type": "number", "exclusiveMaximum": 0.1}, ["0", "0.05", "0.0999", "-7"], ["0.1", "0.099999999999999999"]),
         ({"type": ["number", "string"], "exclusiveMaximum": 0.1}, ["0.09", '"a"'], ["0.1"]),
@@ -97,6 +100,13 @@ def test_what_may_be_written_is_what_validates(model, grammars, schema, right, w
         assert allowed(model, grammars, schema, said), said
     for said in wrong:
         assert not allowed(model, grammars, schema, said), said
+
+
+def test_a_class_by_its_unicode_name_has_no_more_than_its_own(model, grammars):
+    """Python's regular expressions have no such classes."""
+    schema = text(r"^\PL\P{P}$")
+    assert allowed(model, grammars, schema, '"-1"')
+    assert not any(allowed(model, grammars, schema, said) for said in ('"a1"', '"1-"', r'"1\""', r'"1\\"'))
 
 
 @pytest.mark.parametrize(
