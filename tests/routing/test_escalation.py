@@ -139,7 +139,7 @@ async def test_a_picture_and_a_vector(site: Opened) -> None:
         (refusal(401), "provider_key"),
         (refusal(500), "provider_error"),
         (Act(head="reset"), "provider_broke"),
-        (whole("I cannot help with that."), "named none of the labels"),
+        (whole("I cannot help with that."), "invalid_answer"),
     ],
 )
 async def test_a_provider_that_fails_leaves_the_classifiers_answer(site: Opened, act: Act, code: str) -> None:
