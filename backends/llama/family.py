@@ -15,7 +15,7 @@ import orjson
 from backends.errors import InvalidRequest
 from backends.llama.history import Message, described
 from backends.llama.json_pieces import SPACE
-from backends.llama.lark import Lark, quoted
+from backends.llama.lark import Lark, quoted, without
 from backends.llama.reader import LONG_ID, Reader, Steps
 from backends.types import Grammar, NamedTool, ToolChoice
 
@@ -149,12 +149,14 @@ class Family:
             return f"begin {body}{more}"
         if calls.otherwise is not None:
             return f"{lark.json('said', calls.otherwise, strict=True)} | begin {body}{more}"
-        text = lark.rule("TEXT", self.plain_text())
-        specials = " | ".join(lark.mark(mark) for mark in self.open if lark.is_special(mark))
-        spelled = " | ".join(quoted(mark) for mark in self.open if not lark.is_special(mark))
-        answers = [f"{text} (({specials}) {body}{more})?" if specials else text]
+        text = self.plain_text()
+        # A mark that is text begins a call wherever it stands; one that is a token cannot be spelled either.
+        said = lark.rule("TEXT", without(text, self.open))
+        specials = [lark.mark(mark) for mark in self.open if lark.is_special(mark)]
+        spelled = [quoted(mark) for mark in self.open if not lark.is_special(mark)]
+        answers = [f"{said} (({' | '.join(specials)}) {body}{more})?" if specials else said]
         if spelled:
-            answers.append(f"{lark.rule('first[lazy]', f'{text} ({spelled})')} {body}{more}")
+            answers.append(f"{lark.rule('first[lazy]', f'({text}) ({chr(124).join(spelled)})')} {body}{more}")
         return " | ".join(answers)
 
     def plain_text(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import orjson
@@ -49,15 +49,15 @@ class Lark:
         """Whether it is a control token."""
         return self._special(mark) is not None
 
-    def text(self) -> str:
-        """Any text."""
-        return self.rule("TEXT", self.TEXT)
+    def text(self, marks: Iterable[str]) -> str:
+        """Any text in which none of these occurs."""
+        return self.rule("TEXT", without(self.TEXT, marks))
 
     def text_until(self, name: str, mark: str, text: str = TEXT) -> str:
         """A text, and the mark that ends it: the first that there is."""
         if self.is_special(mark):
-            return f"{self.rule(name.upper(), text)} {self.mark(mark)}"
-        return self.rule(f"{name}[lazy]", f"{text} {quoted(mark)}")
+            return f"{self.rule(name.upper(), without(text, (mark,)))} {self.mark(mark)}"
+        return self.rule(f"{name}[lazy]", f"({text}) {quoted(mark)}")
 
     def json(self, name: str, schema: Any, *, strict: bool = False) -> str:
         """JSON after a schema. Raises ValueError: it is strict, and cannot be enforced."""
@@ -72,3 +72,12 @@ class Lark:
 def quoted(text: str) -> str:
     """A text, as it is."""
     return orjson.dumps(text).decode()
+
+
+def without(text: str, marks: Iterable[str]) -> str:
+    """A text, as a terminal, in which none of these occurs."""
+    return f"{text} & ~/(.|\\n)*({'|'.join(map(_escaped, marks))})(.|\\n)*/"
+
+
+def _escaped(text: str) -> str:
+    return "".join(char if char.isalnum() or char == "_" else f"\\x{ord(char):02x}" for char in text)

@@ -136,8 +136,12 @@ def test_what_models_wrote_is_allowed(
 
 
 @each
-def test_other_functions_and_other_arguments_are_not_allowed(family: Family, marked: Model) -> None:
-    grammars = grammars_of(marked, family)
+@pytest.mark.parametrize("vocabulary", ["marked", "plain"])
+def test_other_functions_and_other_arguments_are_not_allowed(
+    family: Family, vocabulary: str, request: pytest.FixtureRequest
+) -> None:
+    model: Model = request.getfixturevalue(vocabulary)
+    grammars = grammars_of(model, family)
     for choice in ("auto", "required"):
         calls = Calls.asked(TOOLS, choice, parallel=True)
         for call, right in (
@@ -147,7 +151,9 @@ def test_other_functions_and_other_arguments_are_not_allowed(family: Family, mar
             (("start", {"id": "P-1"}), False),
         ):
             text = WRITE[family.name]([call], None).removesuffix(ENDS[0])
-            assert follows(marked, grammars.compile(calls.grammar(), "may think"), text) is right, (call, choice)
+            for before in ("", "I see.\n") if choice == "auto" and family.open else ("",):
+                asked = grammars.compile(calls.grammar(), "may think")
+                assert follows(model, asked, before + text) is right, (call, choice)
 
 
 @each

@@ -11,7 +11,7 @@ from typing import Any
 
 from backends.llama.family import Calls, Family, Opening, Thoughts, has
 from backends.llama.history import Message, one_by_one
-from backends.llama.lark import Lark, quoted
+from backends.llama.lark import Lark, quoted, without
 from backends.llama.reader import Reader, Steps
 
 START, CHANNEL, CONSTRAIN, MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"
@@ -53,16 +53,15 @@ class GptOss(Family):
         if calls is None:
             return "@answer" if opening == "answer" else f"{self._before(lark)} {self._final(lark)} @answer"
         if opening == "answer":  # another's words go on: no call can follow
-            return lark.json("said", calls.otherwise, strict=True) if calls.otherwise is not None else lark.text()
-        answers = [f"{lark.rule('calls', self.calls(lark, calls))}"]
+            return _said(lark, calls)
+        answers = [lark.rule("calls", self.calls(lark, calls))]
         if not calls.required:
-            said = lark.json("said", calls.otherwise, strict=True) if calls.otherwise is not None else lark.text()
-            answers.append(f"{self._final(lark)} {said}")
+            answers.append(f"{self._final(lark)} {_said(lark, calls)}")
         return f"{self._before(lark)} ({' | '.join(answers)})"
 
     def _before(self, lark: Lark) -> str:
         """Thoughts, and words before a call."""
-        content = lark.text_until("content", ENDS[0])
+        content = lark.text_until("content", ENDS[0], without(Lark.TEXT, (START, CHANNEL, *ENDS[1:])))
         header = f'{lark.mark(CHANNEL)} ("analysis" | "commentary") {lark.mark(MESSAGE)}'
         next_header = f"{lark.mark(START)} {quoted('assistant')}"
         return lark.rule("before", f"{header} {content} {next_header}") + "*"
@@ -130,6 +129,13 @@ class GptOss(Family):
         mark = yield from reader.until((*ENDS, START, CHANNEL), into, trim="")
         if mark in (START, CHANNEL):
             reader.put_back(mark)
+
+
+def _said(lark: Lark, calls: Calls) -> str:
+    """What may be said in place of calls."""
+    if calls.otherwise is not None:
+        return lark.json("said", calls.otherwise, strict=True)
+    return lark.text((START, CHANNEL, *ENDS))
 
 
 def _into(reader: Reader, channel: str, spoken: set[str]) -> Callable[[str], None]:
