@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backends.errors import BadModelFile
 from backends.memory import MemoryBudget
 from backends.onnx.backend import OnnxBackend
-from backends.onnx.host import OnnxHost, _Entry
+from backends.onnx.host import OnnxHost
 from backends.onnx.manifest import File, Manifest, Tokenizer
 from backends.onnx.process import OnnxProcess
 from backends.onnx.settings import OnnxHostSettings, OnnxSettings
+from backends.onnx.shelf import Describing, Entry
 from backends.sentence_folder import ModelFolder, inner_folder, read_folder
 
 OUTPUT = "sentence_embedding"
@@ -42,7 +42,7 @@ class SentenceTransformersBackend(OnnxBackend):
     """One folder."""
 
     def __init__(self, settings: SentenceTransformersSettings, budget: MemoryBudget | None = None) -> None:
-        super().__init__(settings.model, _Host(settings.process, _start, budget))
+        super().__init__(settings.model, _Host(settings.process, _start, budget, CONFIG))
 
     @property
     def sha256(self) -> str:
@@ -51,25 +51,9 @@ class SentenceTransformersBackend(OnnxBackend):
 
 
 class _Host(OnnxHost):
-    """Of one model, which is described by its own files in place of a manifest."""
+    """Of one model, whose memory is torch's besides."""
 
-    def manifest(self, model: str) -> Manifest:
-        entry = self._entry(model)
-        config = entry.settings.folder / "config.json"
-        stamp = config.stat().st_mtime_ns if config.is_file() else 0
-        if stamp != entry.stamp or entry.manifest is None:
-            try:
-                entry.manifest = manifest_of(read_folder(entry.settings.folder, serve=True), model)
-            except BadModelFile as error:
-                entry.problem = error.message
-                raise
-            if entry.stamp != -1:  # another version has come: what is in memory is not it
-                self._unload(entry.settings)
-                entry.in_memory_of = 0
-            entry.stamp, entry.problem = stamp, ""
-        return entry.manifest
-
-    def _take_memory(self, entry: _Entry, process: OnnxProcess) -> None:
+    def _take_memory(self, entry: Entry, process: OnnxProcess) -> None:
         self._budget.take(process, "torch", LIBRARY_BYTES)
         super()._take_memory(entry, process)
 
@@ -103,3 +87,9 @@ def manifest_of(folder: ModelFolder, name: str) -> Manifest:
         licence=folder.licence,
         source=str(folder.path),
     )
+
+
+CONFIG = Describing(
+    "config.json", lambda settings: manifest_of(read_folder(settings.folder, serve=True), settings.name)
+)
+"""A model is described by its own files in place of a manifest."""

@@ -8,16 +8,15 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from backends.errors import BackendError, BadModelFile, DeadlineExceeded, ModelNotFound, Overloaded
+from backends.errors import BackendError, BadModelFile, DeadlineExceeded, Overloaded
 from backends.memory import RUNTIME_BYTES, MemoryBudget, small_memory_need
 from backends.onnx import protocol
-from backends.onnx.manifest import MANIFEST, Manifest, read_manifest
+from backends.onnx.manifest import Manifest
 from backends.onnx.process import Again, Died, OnnxProcess, Rows
 from backends.onnx.protocol import Prepared
 from backends.onnx.settings import OnnxHostSettings, OnnxSettings
+from backends.onnx.shelf import Describing, Entry, Shelf
 from backends.processes.process import resident_bytes
 from backends.processes.supervisor import Supervisor
 from backends.types import ModelState, Request, Result
@@ -30,21 +29,6 @@ KEPT = 256
 RUNTIME = "the small models' runtime"
 
 
-@dataclass(slots=True)
-class _Entry:
-    """What the gateway knows of one model."""
-
-    settings: OnnxSettings
-    stamp: int = -1
-    manifest: Manifest | None = None
-    problem: str = ""
-    running: int = 0
-    tokens: int = 0
-    in_memory_of: int = 0
-    # By request id, in the order they were counted: the process that keeps it, its id there, and its figures.
-    kept: dict[str, tuple[int, str, Prepared]] = field(default_factory=dict)
-
-
 class OnnxHost:
     """Owns the process. Everything runs in the event loop's thread."""
 
@@ -53,12 +37,13 @@ class OnnxHost:
         settings: OnnxHostSettings,
         start: Callable[[OnnxHostSettings], Awaitable[OnnxProcess]] | None = None,
         budget: MemoryBudget | None = None,
+        describing: Describing | None = None,
     ) -> None:
         """`start` makes the process; tests give another. `budget`: where the memory of all models comes from."""
         self.settings = settings
         self._budget = budget or MemoryBudget()
         self._start = start or OnnxProcess.start
-        self._entries: dict[str, _Entry] = {}
+        self._shelf = Shelf(self._unload, describing)
         self._keys = itertools.count(1)
         self._waiting = 0
         self._waiting_bytes = 0
@@ -86,7 +71,7 @@ class OnnxHost:
         return process
 
     async def _load_again(self) -> None:
-        for name in [name for name, entry in self._entries.items() if entry.settings.load_at_start]:
+        for name in [name for name in self._shelf if self._shelf[name].settings.load_at_start]:
             try:
                 await self.load(name)
             except BackendError as error:
@@ -96,18 +81,13 @@ class OnnxHost:
 
     def add(self, settings: OnnxSettings) -> None:
         """A model that may be asked for. The last one of a name counts."""
-        old = self._entries.get(settings.name)
-        self._entries[settings.name] = _Entry(settings)
-        if old and old.settings != settings:
-            self._unload(old.settings)
+        self._shelf.add(settings)
 
     async def remove(self, settings: OnnxSettings) -> None:
         """Nobody will ask for it any more: its memory is given back; with the last one the process ends."""
-        entry = self._entries.get(settings.name)
-        if entry is None or entry.settings != settings:
+        if not self._shelf.remove(settings):
             return
-        del self._entries[settings.name]
-        if not self._entries:
+        if not self._shelf:
             await self.close()
             self._supervisor = self._supervise()
         else:
@@ -120,46 +100,15 @@ class OnnxHost:
 
     def manifest(self, model: str) -> Manifest:
         """Raises `ModelNotFound`, or `BadModelFile` for one that is wrong."""
-        entry = self._entry(model)
-        path = entry.settings.folder / MANIFEST
-        stamp = path.stat().st_mtime_ns if path.is_file() else 0
-        if stamp != entry.stamp or entry.manifest is None:
-            try:
-                entry.manifest = read_manifest(entry.settings.folder)
-            except BadModelFile as error:
-                entry.problem = f"{model} cannot be read. {error.message}"
-                raise BadModelFile(entry.problem) from None
-            if entry.stamp != -1:  # another version has come: what is in memory is not it
-                self._unload(entry.settings)
-                entry.in_memory_of = 0
-            entry.stamp, entry.problem = stamp, ""
-        return entry.manifest
-
-    def models(self) -> list[ModelState]:
-        """The state of each model."""
-        return [self.state(name) for name in self._entries]
-
-    def _entry(self, model: str) -> _Entry:
-        if entry := self._entries.get(model):
-            return entry
-        raise ModelNotFound(f"There is no small model {model!r}.", param="model")
-
-    def _base(self, manifest: Manifest, folder: Path) -> str:
-        """The folder of the model that makes its embeddings: the one of that name, or what lies beside it."""
-        if not manifest.base:
-            return ""
-        entry = self._entries.get(manifest.base)
-        return str(entry.settings.folder if entry else folder.parent / manifest.base)
+        return self._shelf.manifest(model)
 
     def base_of(self, model: str) -> Manifest | None:
         """The manifest of the model that makes its embeddings; None: it needs none, or it is not there."""
-        manifest = self.manifest(model)
-        if not manifest.base:
-            return None
-        try:
-            return read_manifest(Path(self._base(manifest, self._entry(model).settings.folder)))
-        except BadModelFile:
-            return None
+        return self._shelf.base_of(model)
+
+    def models(self) -> list[ModelState]:
+        """The state of each model."""
+        return [self.state(name) for name in self._shelf]
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -190,7 +139,7 @@ class OnnxHost:
             return await self._count(model, request)
 
     async def _count(self, model: str, request: Request) -> Prepared:
-        entry = self._entry(model)
+        entry = self._shelf[model]
         async with self._admitted(entry, request) as process:
             key = self._key()
             message = self._ask(model, key, request, run=False)
@@ -224,7 +173,7 @@ class OnnxHost:
                 yield some
 
     async def _stream(self, model: str, request: Request) -> AsyncGenerator[Rows | int, None]:
-        entry = self._entry(model)
+        entry = self._shelf[model]
         async with self._admitted(entry, request) as process:
             pid, key, _ = entry.kept.pop(request.id, (0, "", None))
             if pid == process.pid:
@@ -242,10 +191,9 @@ class OnnxHost:
 
     async def load(self, model: str) -> None:
         """Load it now, if it is not."""
-        entry = self._entry(model)
-        manifest = self.manifest(model)
-        folder = entry.settings.folder
-        message = {"op": "load", "id": self._key(), "folder": str(folder), "base": self._base(manifest, folder)}
+        entry = self._shelf[model]
+        folder, base = str(entry.settings.folder), self._shelf.base_folder(model)
+        message = {"op": "load", "id": self._key(), "folder": folder, "base": base}
         async with (
             self._supervisor.lease(self.settings.load_timeout_s) as process,
             aclosing(self._run(entry, process, message)) as rows,
@@ -264,7 +212,7 @@ class OnnxHost:
 
     def state(self, model: str) -> ModelState:
         """What one model does now. Cheap; never blocks."""
-        entry, supervisor = self._entry(model), self._supervisor
+        entry, supervisor = self._shelf[model], self._supervisor
         process = supervisor.engine
         figures = process.figures.get(str(entry.settings.folder)) if process else None
         status = supervisor.status
@@ -305,7 +253,7 @@ class OnnxHost:
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
-    def _take_memory(self, entry: _Entry, process: OnnxProcess) -> None:
+    def _take_memory(self, entry: Entry, process: OnnxProcess) -> None:
         """Its part of the site's, before the process loads it, and its base's. Raises `Unavailable`."""
         if entry.in_memory_of == process.pid:
             return
@@ -321,11 +269,11 @@ class OnnxHost:
         return str(next(self._keys))
 
     def _ask(self, model: str, key: str, request: Request, *, run: bool) -> dict[str, object]:
-        folder = self._entry(model).settings.folder
-        return protocol.ask(key, str(folder), self._base(self.manifest(model), folder), request, run=run)
+        folder = str(self._shelf[model].settings.folder)
+        return protocol.ask(key, folder, self._shelf.base_folder(model), request, run=run)
 
     @asynccontextmanager
-    async def _admitted(self, entry: _Entry, request: Request) -> AsyncIterator[OnnxProcess]:
+    async def _admitted(self, entry: Entry, request: Request) -> AsyncIterator[OnnxProcess]:
         """A process for a request that may wait."""
         self.manifest(entry.settings.name)
         size = protocol.weight(request)
@@ -361,7 +309,7 @@ class OnnxHost:
             await asyncio.sleep(0.01)  # it has no event for that, and sees it within milliseconds
 
     async def _run(
-        self, entry: _Entry, process: OnnxProcess, message: Mapping[str, object]
+        self, entry: Entry, process: OnnxProcess, message: Mapping[str, object]
     ) -> AsyncGenerator[Rows | int, None]:
         async with aclosing(process.run(message)) as rows:
             while True:
@@ -374,7 +322,7 @@ class OnnxHost:
                     return
                 yield some
 
-    def _patience(self, process: OnnxProcess, entry: _Entry) -> float:
+    def _patience(self, process: OnnxProcess, entry: Entry) -> float:
         """Seconds that the next result may take; it may be the first, which loads the model."""
         loaded = str(entry.settings.folder) in process.figures
         seconds = max(self.settings.run_timeout_s, self.settings.wait_timeout_s)
