@@ -96,7 +96,7 @@ class Shelf:
         return entry.manifest
 
     def base_folder(self, model: str) -> str:
-        """Of the model that makes its embeddings: the one of that name, or what lies beside it; empty: it needs none."""
+        """Of the model that makes its embeddings: the one of that name, or what lies beside it; empty: none."""
         manifest = self.manifest(model)
         if not manifest.base:
             return ""
