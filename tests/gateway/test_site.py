@@ -133,6 +133,8 @@ async def test_the_openapi_document_is_whole(make_app, connect):
         "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/moderations",
         "/v1/classify", "/v1/messages", "/v1/messages/count_tokens",
         "/v1/responses", "/v1/responses/{id}", "/v1/responses/{id}/input_items", "/v1/responses/{id}/cancel",
+        "/v1/conversations", "/v1/conversations/{id}", "/v1/conversations/{id}/items",
+        "/v1/conversations/{id}/items/{item}",
         "/v1/models", "/v1/models/{id}",
         "/healthz", "/readyz", "/metrics", "/outstation/status", "/v1/outstation/explain",
     }  # fmt: skip
