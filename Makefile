@@ -28,6 +28,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 SERVE_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+# The environment of the tests' frameworks.
+FRAMEWORKS := .venv-frameworks
 # What `make bench-gateways` measures against.
 LITELLM := 1.106.2
 PORTKEY := 1.15.2
@@ -52,7 +54,7 @@ install: $(VENV)/.dev ## Make .venv with the locked packages, tools for developm
 test: $(VENV)/.dev $(VENV)/.node $(LOCAL_MODEL) ## The whole suite, with the real model (TEST_ARGS="-k kv_cache")
 	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/python -m pytest $(TEST_ARGS)
 
-test: $(REMOTE_MODEL) $(LOCAL_SMALL) $(VENV)/.st $(LOCAL_ST)
+test: $(REMOTE_MODEL) $(LOCAL_SMALL) $(VENV)/.st $(LOCAL_ST) $(FRAMEWORKS)/.installed
 
 check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -80,17 +82,18 @@ bench-small: $(VENV)/.dev $(LOCAL_MODEL) $(LOCAL_SMALL) $(TORCH_PEER) ## Measure
 	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/python -m bench.small $(BENCH_ARGS)
 
 lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
-	$(call compile,requirements.lock,--group build)
-	$(call compile,requirements-dev.lock,--group build --group dev -c requirements.lock)
-	$(call compile,requirements-bench.lock,--group bench -c requirements.lock)
+	$(call compile,requirements.lock,pyproject.toml --group build)
+	$(call compile,requirements-dev.lock,pyproject.toml --group build --group dev -c requirements.lock)
+	$(call compile,requirements-bench.lock,pyproject.toml --group bench -c requirements.lock)
+	$(call compile,requirements-frameworks.lock,--group frameworks)
 
 clean: ## Remove what was built here; the operator's models stay
-	rm -rf $(VENV) .venv-bench* .outstation build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) .venv-bench* $(FRAMEWORKS) .outstation build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	  .hypothesis .import_linter_cache $(EXAMPLES)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-config \
-	--custom-compile-command "make lock" $(2) -o $(1) pyproject.toml
+	--custom-compile-command "make lock" $(2) -o $(1)
 
 # Stamps: what is done is not done again, so a second start is immediate and needs no network.
 $(BIN)/python:
@@ -144,6 +147,12 @@ $(VENV)/.node: $(wildcard $(EXAMPLES)/package*.json) | $(BIN)/python
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements-bench.lock
 	@touch $@
+
+# Without them the tests that need them are skipped, and say so.
+$(FRAMEWORKS)/.installed: requirements-frameworks.lock
+	@$(PYTHON) -m venv $(FRAMEWORKS)
+	@if $(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<; then touch $@; \
+	else echo "langchain, instructor, pydantic-ai and llm cannot be installed here: they are not tested."; fi
 
 # Peers of the bench of routing, each pinned. One that cannot be had here is not measured, and tried again next time.
 $(LITELLM_PEER):
