@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 MOST_STEPS = 5_000
 """Of one schema's proofs; what takes more is not proven."""
@@ -94,7 +95,7 @@ class _Proofs:
             return None
         place = self._root
         for key in reference[1:].split("/")[1:]:
-            name = key.replace("~1", "/").replace("~0", "~")
+            name = unquote(key).replace("~1", "/").replace("~0", "~")
             place = place.get(name) if isinstance(place, Mapping) else None
         return place
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 MOST_STEPS = 100_000
 """What takes more is left to llguidance's own limits."""
@@ -55,7 +56,7 @@ def _within(node: Node) -> Iterator[Any]:
 def _target(root: Any, reference: str) -> Any:
     place = root
     for key in reference[1:].split("/")[1:]:
-        name = key.replace("~1", "/").replace("~0", "~")
+        name = unquote(key).replace("~1", "/").replace("~0", "~")
         if isinstance(place, Mapping):
             place = place.get(name)
         elif isinstance(place, list) and name.isascii() and name.isdigit() and int(name[:9]) < len(place):

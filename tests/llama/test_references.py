@@ -23,6 +23,7 @@ FINE = [
     {"$ref": "#/$defs/n", "$defs": {"n": {**needs("a"), "enum": [1]}}},
     {"$ref": "#/$defs/n/anyOf/1", "$defs": {"n": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}},
     {"$ref": "#/$defs/a~1b~0", "$defs": {"a/b~": {"type": "string"}}},
+    {"$ref": "#/$defs/list%20item", "$defs": {"list item": {"type": "string"}}},
     # Nobody comes upon it.
     {"type": "string", "$defs": {"n": {"$ref": "#/$defs/n"}}},
     {"const": {"$ref": "https://elsewhere.example/"}},
