@@ -18,7 +18,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from backends.onnx.lanes import shape
+from backends.processes.cores import usable_cores
 from bench import small_report as report
+from bench.awake import awake
 from bench.client import Answer, ask
 from bench.gateways_load import Calls
 from bench.injection_data import lines, neuralchemy
@@ -38,6 +41,7 @@ SHORT = ("The pump hums but does not turn, what should I look at?", "Kill the pr
 LONG_TOKENS = 100
 LENGTHS = (8, 16, LONG_TOKENS)
 ALONE, BATCHED = "one by one", "batched"
+AS_IT_IS, AWAKE = "as it is", "kept awake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ QUICK = Plan(classify=20, texts=16, asked=32, tokens=48)
 class Results:
     """What the rounds gave, as it comes in."""
 
-    classify: dict[str, list[report.Classified]] = field(default_factory=lambda: defaultdict(list))
+    classify: dict[tuple[str, str], list[report.Classified]] = field(default_factory=lambda: defaultdict(list))
     embed: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     clients: dict[tuple[int, str], list[Calls]] = field(default_factory=lambda: defaultdict(list))
     beside: list[report.Beside] = field(default_factory=list)
@@ -77,7 +81,7 @@ class Results:
 def main() -> int:
     """Parses the command line, measures, prints; with --write keeps the tables in RESULTS.md."""
     args = parse(sys.argv[1:])
-    notes = report.machine(args.rounds, args.threads)
+    notes = report.machine(args.rounds, *shape(usable_cores(), args.threads))
     results = asyncio.run(measure(args))
     text = f"{notes}\n- Peer: {results.versions or 'none'}\n\n" + "\n".join(
         one.markdown() for one in report.tables(results, args.plan)
@@ -95,7 +99,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--home", type=Path, default=home, help="the store with the models")
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="default: all")
     parser.add_argument("--rounds", type=int, help="default: 3; 1 with --quick")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every runtime; default: the cores")
+    parser.add_argument("--threads", type=int, default=0, help="of a run; default: as the gateway takes them")
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works")
     parser.add_argument("--write", action="store_true", help="keep the tables in bench/RESULTS.md")
     parser.add_argument("--optimized", help="a model in the store that `outstation models optimize` made of torch's")
@@ -116,8 +120,10 @@ async def measure(args: argparse.Namespace) -> Results:
         alone = None
         if "clients" in args.scenario:
             alone = await stack.enter_async_context(started("outstation-alone", args, batch_tokens=1))
-        peer = stack.enter_context(torch(args.torch, args.threads, HERE / "out")) if "embed" in args.scenario else None
-        raw = {name: bare(args.home / "models", name, args.threads) for name in CLASSIFIERS}
+        lanes, threads = shape(usable_cores(), args.threads)
+        embeds = "embed" in args.scenario
+        peer = stack.enter_context(torch(args.torch, lanes * threads, HERE / "out")) if embeds else None
+        raw = {name: bare(args.home / "models", name, threads) for name in CLASSIFIERS}
         for number in range(args.rounds):
             print(f"round {number + 1}", file=sys.stderr)
             await one_round(args, server, alone, peer, raw, results)
@@ -149,7 +155,9 @@ async def one_round(
     plan: Plan = args.plan
     if "classify" in args.scenario:
         for name, runtime in raw.items():
-            to.classify[name].append(await classified(server.port, name, runtime, plan.classify))
+            to.classify[name, AS_IT_IS].append(await classified(server.port, name, runtime, plan.classify))
+            with awake():
+                to.classify[name, AWAKE].append(await classified(server.port, name, runtime, plan.classify))
     if "embed" in args.scenario:
         await embedded(server.port, peer, plan.texts, to, args.optimized)
     if alone is not None:

@@ -22,11 +22,12 @@ TORCH = Path(__file__).parent / "small_torch.py"
 
 
 def gateway(name: str, home: Path, threads: int, batch_tokens: int | None = None) -> Peer:
-    """This gateway over the bench's store, with so many threads for the small models."""
+    """This gateway over the bench's store, with so many threads for the small models; 0: as it comes."""
 
     def command(port: int, model: Path, folder: Path) -> list[str]:
         config = folder / "outstation.toml"
-        lines = ["[small_models]", f"threads = {threads}"]
+        lines = ["[small_models]"]
+        lines += [f"threads = {threads}"] if threads else []
         lines += [f"batch_tokens = {batch_tokens}"] if batch_tokens else []
         config.write_text("\n".join(lines) + "\n")
         script = Path(sys.executable).with_name("outstation")

@@ -106,7 +106,7 @@ def test_the_decode_rate_leaves_the_first_token_out() -> None:
 def a_results() -> Results:
     results = Results(agreement=0.99)
     calls = Calls([0.002, 0.004], 1.0)
-    results.classify["guard"] = [report.Classified(calls, [0.002], [0.0025])]
+    results.classify["guard", "as it is"] = [report.Classified(calls, [0.002], [0.0025])]
     results.embed["ours"] = [300.0, 330.0, 360.0]
     results.embed["torch"] = [100.0, 110.0, 120.0]
     results.clients[16, "batched"] = [Calls([0.01] * 90, 1.0)]
@@ -118,7 +118,7 @@ def a_results() -> Results:
 
 def test_each_figure_stands_beside_what_it_is_compared_with() -> None:
     classify, embed, clients, beside, guard = report.tables(a_results(), QUICK)
-    assert classify.rows[0][6:8] == ["1.50", "1.00 ms"]
+    assert classify.rows[0][7:9] == ["1.50", "1.00 ms"]
     assert [row[2] for row in embed.rows] == ["3.00", "1.00"]
     assert "0.9900" in embed.note
     assert [row[3] for row in clients.rows] == ["3.00", "1.00"]
