@@ -37,7 +37,7 @@ class Dialogue:
         return replace(
             request,
             messages=tuple(messages),
-            template_kwargs={**variables, **request.template_kwargs},
+            template_kwargs={**variables, **self.talk.family.variables(request.template_kwargs)},
             grammar=calls.grammar() if calls else request.grammar,
         )
 

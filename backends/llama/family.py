@@ -126,6 +126,10 @@ class Family:
         """The messages, as `history.cleaned` makes them, in the way that the template wants them, and its variables."""
         return [dict(message) for message in messages], {"tools": [described(tool) for tool in tools]} if tools else {}
 
+    def variables(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """A request's own variables, in the template's words."""
+        return dict(said)
+
     # -- the grammar ---------------------------------------------------------------------------------------------
 
     def start(self, lark: Lark, opening: Opening, thoughts: Thoughts | None, calls: Calls | None) -> str:

@@ -34,9 +34,10 @@ class Talk:
         """Where a completion of the prompt begins, and what has to stand before the words that it goes on from."""
         thinking = self.thoughts is not None and prompt.rstrip().endswith(self.thoughts.open)
         if continuation:
-            assert self.thoughts is not None or not thinking
             closed = f"\n{self.thoughts.close}\n\n" if thinking and self.thoughts else ""
             return "answer", closed + self.family.beginning
+        if self.thoughts and prompt.rstrip().endswith(self.thoughts.close):
+            return "answer", ""  # the template was told that it shall not think
         return ("thinking" if thinking else "may think"), ""
 
     def grammar(self, lark: Lark, opening: Opening, calls: Calls | None) -> Lark:

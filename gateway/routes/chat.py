@@ -52,11 +52,20 @@ def chat_request(
         tool_choice=_tool_choice(wire),
         parallel_tools=wire.parallel_tool_calls is not False,
         grammar=grammar,
-        template_kwargs=wire.chat_template_kwargs or {},
+        template_kwargs=_template_kwargs(wire),
         raw=raw,
         **controls(wire, http, key_classes),
     )
     return request, needs
+
+
+def _template_kwargs(wire: ChatRequest) -> dict[str, Any]:
+    """For a local model's template: how much it should think, in the words that templates have for it."""
+    effort = wire.reasoning_effort
+    said: dict[str, Any] = {} if effort is None else {"reasoning_effort": effort}
+    if effort == "none":
+        said["enable_thinking"] = False
+    return {**said, **(wire.chat_template_kwargs or {})}
 
 
 def _tool_choice(wire: ChatRequest) -> ToolChoice:

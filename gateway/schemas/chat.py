@@ -132,6 +132,9 @@ class ChatRequest(Generation):
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     functions: Many[dict[str, Any]] | None = None
+    reasoning_effort: str | None = Field(
+        default=None, pattern=r"^[a-z]{1,20}$", description="How long a model that can think should: `none`, `low`, …"
+    )
     modalities: Many[Literal["text", "audio"]] | None = None
     web_search_options: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(

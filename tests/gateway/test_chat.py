@@ -88,7 +88,7 @@ async def test_what_the_backend_is_asked(make_app, sdk):
             {"role": "tool", "tool_call_id": "1", "content": "done"},
         ],
         temperature=0, top_p=0.5, seed=7, stop="END", max_completion_tokens=9, logit_bias={"5": -100},
-        presence_penalty=1, frequency_penalty=-1, tool_choice="none", metadata={"a": "b"},
+        presence_penalty=1, frequency_penalty=-1, tool_choice="none", metadata={"a": "b"}, reasoning_effort="none",
         extra_body={"top_k": 3, "min_p": 0.1, "repetition_penalty": 1.1, "ignore_eos": True, "tomorrow": [1],
                     "chat_template_kwargs": {"x": 1},
                     "outstation": {"locality": "prefer_local", "deadline_ms": 5000}},
@@ -103,7 +103,7 @@ async def test_what_the_backend_is_asked(make_app, sdk):
     assert (s.logit_bias, s.stop, s.max_tokens, s.ignore_eos) == (((5, -100),), ("END",), 9, True)
     assert s.top_logprobs is None
     assert request.raw["tomorrow"] == [1]
-    assert request.template_kwargs == {"x": 1}
+    assert request.template_kwargs == {"x": 1, "reasoning_effort": "none", "enable_thinking": False}
     assert (request.locality, request.deadline_s) == ("prefer_local", 5.0)
     assert request.needs == frozenset()
 

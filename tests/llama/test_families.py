@@ -103,6 +103,14 @@ def test_a_template_tells_whether_it_thinks(template: str, thoughts: str | None)
     assert (marks.open if marks else None) == thoughts
 
 
+def test_where_a_completion_begins() -> None:
+    thinks = Talk.of("<think>")
+    assert thinks.opening("user: ?\nassistant:\n", "")[0] == "may think"
+    assert thinks.opening("assistant:\n<think>\n", "")[0] == "thinking"
+    assert thinks.opening("assistant:\n<think>\n\n</think>\n\n", "")[0] == "answer", "it was told not to"
+    assert Talk.of("").opening("assistant: <think>", "")[0] == "may think", "it knows nothing of thoughts"
+
+
 # -- the conversation --------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +182,13 @@ def test_gpt_oss_thinks_or_says_beside_a_call() -> None:
     assert messages[0] == {"role": "system", "content": "Be brief.\n\nBe kind."}
     assert messages[2]["thinking"] == "Hm.\n\nI look."
     assert messages[2]["content"] == ""
+
+
+def test_gpt_oss_knows_three_efforts() -> None:
+    for said, told in (("none", "low"), ("high", "high"), ("xhigh", "high")):
+        request = Request("r", "m", "chat", messages=(ASKS,), template_kwargs={"reasoning_effort": said, "x": 1})
+        kwargs = Dialogue(template_of("gpt-oss")).asked(request).template_kwargs
+        assert kwargs == {"reasoning_effort": told, "x": 1}
 
 
 def test_mistral_wants_ids_of_nine_letters() -> None:

@@ -6,7 +6,7 @@ Source: https://github.com/openai/harmony, `docs/format.md`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from backends.llama.family import Calls, Family, Opening, Thoughts, has
@@ -21,6 +21,7 @@ _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 _RECIPIENT = re.compile(r"\bto=(?:functions\.)?([^\s<]+)")
 _HEADER = re.compile(r"\s*(<\||to=|assistant)")
 _NOTHING = re.compile(r"\s*(|<|t|to|a(s(s(i(s(t(a(n)?)?)?)?)?)?)?)")
+EFFORTS = {"none": "low", "minimal": "low", "xhigh": "high"}  # it knows low, medium and high
 SAID = ("final", "commentary")  # on these channels it speaks to the user
 BETWEEN = "\n\n"  # of two messages on the same channel
 
@@ -46,6 +47,10 @@ class GptOss(Family):
         told = [_thinking(message) for message in one_by_one(messages) if message["role"] != "system"]
         first = [{"role": "system", "content": BETWEEN.join(system)}] if system else []
         return super().history([*first, *told], tools, template)
+
+    def variables(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        effort = said.get("reasoning_effort")
+        return {**said, "reasoning_effort": EFFORTS.get(effort, effort)} if effort else dict(said)
 
     # -- the grammar ---------------------------------------------------------------------------------------------
 
