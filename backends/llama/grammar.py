@@ -1,7 +1,6 @@
 """What a completion must look like, enforced on the logits: schemas and grammars through llguidance.
 
-A `Grammars` compiles, once for each source; each choice follows a `Constraint` of its own. The next mask is computed
-while the model computes: llguidance lets go of the interpreter's lock, and most masks take microseconds.
+A `Grammars` compiles, once for each source; each choice follows a `Constraint` of its own.
 """
 
 from __future__ import annotations
@@ -11,11 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from backends.errors import InvalidRequest
+from backends.llama.constraint import Constraint, reason
 from backends.llama.family import Calls, Function, Opening
 from backends.llama.lark import Lark, Special
 from backends.llama.narrowing import ESCAPES, narrowed
@@ -28,8 +26,6 @@ MOST_SOURCE_BYTES = 256 * 1024
 KEPT = 64  # compiled grammars
 WHITESPACE = r"[ \n]{0,20}"
 """Between the tokens of JSON. Unbounded, a small model at a high temperature would go on with it for ever."""
-
-Blocked = NDArray[np.bool_]
 
 
 class Grammars:
@@ -111,54 +107,6 @@ class Grammars:
             said = orjson.loads(answer)["grammars"][0] if answer.startswith("{") else {"lark_grammar": answer}
             whole.append({**said, "name": "answer"})
         return orjson.dumps({"grammars": whole}).decode()
-
-
-class Constraint:
-    """One completion's way through a grammar. Belongs to the engine's thread, but for `fill`."""
-
-    def __init__(self, matcher: Any, n_vocab: int) -> None:
-        self._matcher = matcher
-        self._mask = np.zeros(-(-n_vocab // 32), np.int32)
-        self._n_vocab = n_vocab
-        self._blocked: Blocked = np.zeros(n_vocab, np.bool_)
-        self._filled = False
-
-    def copy(self) -> Constraint:
-        """Another completion's, from here on."""
-        return Constraint(self._matcher.deep_copy(), self._n_vocab)
-
-    @property
-    def done(self) -> bool:
-        """Nothing can follow any more: the completion is whole."""
-        return bool(self._matcher.is_stopped())
-
-    def fill(self) -> None:
-        """Computes the next mask, if it has not been. May run in another thread while the model computes."""
-        if not self._filled:
-            self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
-            self._filled = True
-
-    def blocked(self) -> Blocked:
-        """True for each token [n_vocab] that must not come next. Valid until the next token is taken.
-
-        Raises:
-            ArithmeticError: the grammar got too complex on the way.
-        """
-        self.fill()
-        if self._matcher.is_error():
-            raise ArithmeticError(f"the grammar cannot be followed further: {_reason(self._matcher.get_error())}")
-        bits = np.unpackbits(self._mask.view(np.uint8), count=self._n_vocab, bitorder="little")
-        return np.equal(bits, 0, out=self._blocked)
-
-    def take(self, tokens: Sequence[int]) -> None:
-        """These tokens were chosen.
-
-        Raises:
-            ArithmeticError: one of them was not allowed.
-        """
-        self._filled = False
-        if not self._matcher.consume_tokens(list(tokens)):
-            raise ArithmeticError(f"the completion left its grammar: {_reason(self._matcher.get_error())}")
 
 
 def _source(grammar: Grammar) -> str:
@@ -245,11 +193,10 @@ def _check_functions(functions: Sequence[Function]) -> None:
 
 
 def _reason(error: str) -> str:
-    """Its first line, short: what follows is the state of a parser."""
+    """As `reason`, in our own words where llguidance speaks of its settings."""
     if "coerce_one_of" in error:
         return "`oneOf`: a value may satisfy two of its branches; tell them apart by a required `const`, or say `anyOf`"
-    words = error.replace("<non-verbose/>", "").split()
-    return " ".join(words)[:300].rstrip(".") or "it is not understood"
+    return reason(error)
 
 
 def _keyword(why: str) -> str:

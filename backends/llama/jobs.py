@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from backends.llama import sampling
 from backends.llama.bindings import Model
-from backends.llama.grammar import Constraint
+from backends.llama.constraint import Constraint
 from backends.llama.sampling import Sampler
 from backends.llama.scheduler import Sequence
 from backends.llama.text import TextAssembler
@@ -66,7 +66,7 @@ class Choice:
         """The next token from its row of logits. Raises ArithmeticError: there is none."""
         if self.constraint is None:
             return self.sampler.sample(logits)
-        chosen = self.sampler.sample(logits, self.constraint.blocked())
+        chosen = self.sampler.sample(logits, self.constraint.allowed())
         self.constraint.take([chosen.token])
         return chosen
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.llama.constraint import Allowed
 from backends.types import Sampling
 
 Logits = NDArray[np.float32]
@@ -64,30 +65,39 @@ class Sampler:
         for token in generated:
             self._note(token)
 
-    def sample(self, logits: Logits, blocked: NDArray[np.bool_] | None = None) -> Choice:
+    def sample(self, logits: Logits, allowed: Allowed | None = None) -> Choice:
         """The next token from one row of logits, shape [n_vocab]. The row is scratch: it may be changed.
 
         Args:
-            blocked: True for tokens that must not be chosen, whatever their logit.
+            allowed: the tokens that may be chosen; None: all.
 
         Raises ArithmeticError if the logits are not finite.
         """
-        x = logits if self._plain and blocked is None else self._adjusted(logits)
-        if blocked is not None:
-            np.copyto(x, -np.inf, where=blocked)
-        likeliest = int(x.argmax())  # NaN wins argmax
-        if not math.isfinite(x[likeliest]):
-            raise ArithmeticError("the model computed logits that are not finite")
-        if self.temperature < GREEDY_BELOW:
-            token = likeliest
-        elif 0 < self._top_k <= min(FEW, len(x) // 16):  # in a small vocabulary there is nothing to skip
-            token = self._draw_of_few(x)
+        if allowed is None:
+            token = self._choose(self._adjusted(logits))
+        elif allowed.few is not None:
+            token = int(allowed.few[self._choose(self._adjusted(logits)[allowed.few])])
         else:
-            token = self._draw(x, x[likeliest])
+            token = self._choose(self._adjusted(logits, allowed.added))
         self._note(token)
         if self.params.top_logprobs is None:
             return Choice(token)
         return self._with_logprobs(token, logits)
+
+    def _choose(self, x: Logits) -> int:
+        """The index of the chosen one."""
+        if not len(x):
+            raise ArithmeticError("the grammar allows nothing that could follow")
+        likeliest = int(x.argmax())  # NaN wins argmax
+        if not math.isfinite(x[likeliest]):
+            raise ArithmeticError("the model computed logits that are not finite")
+        if self.temperature < GREEDY_BELOW:
+            return likeliest
+        if len(x) <= FEW:
+            return self._draw_of_these(range(len(x)), x)
+        if 0 < self._top_k <= min(FEW, len(x) // 16):  # in a small vocabulary there is nothing to skip
+            return self._draw_of_few(x)
+        return self._draw(x, x[likeliest])
 
     def _note(self, token: int) -> None:
         if self._penalize:
@@ -95,7 +105,10 @@ class Sampler:
         if self._repeat:
             self._seen.add(token)
 
-    def _adjusted(self, logits: Logits) -> Logits:
+    def _adjusted(self, logits: Logits, added: Logits | None = None) -> Logits:
+        """With bias and penalties, and what is `added` to each."""
+        if self._plain and added is None:
+            return logits
         # Log-probabilities are the model's own and need the row as it was; otherwise a copy of it is for nothing.
         x = logits if self.params.top_logprobs is None else logits.copy()
         if len(self._bias_ids):
@@ -108,6 +121,8 @@ class Sampler:
             ids = np.fromiter(self._counts.keys(), np.int64, len(self._counts))
             n = np.fromiter(self._counts.values(), np.float32, len(self._counts))
             x[ids] -= n * (self.params.frequency_penalty or 0.0) + (self.params.presence_penalty or 0.0)
+        if added is not None:
+            x += added
         return x
 
     def _draw_of_few(self, x: Logits) -> int:
@@ -121,9 +136,12 @@ class Sampler:
         peaks = x[: len(x) // columns * columns].reshape(-1, columns).max(axis=0)
         # At least k tokens reach the k-th highest peak, so the top k are among those that do: seldom more than 2 k.
         ids = np.flatnonzero(x >= np.partition(peaks, -k)[-k])
-        values = x[ids]
-        order = np.argsort(-values, kind="stable")[:k]
-        tokens, logits = ids[order].tolist(), values[order].tolist()
+        return self._draw_of_these(ids, x[ids])
+
+    def _draw_of_these(self, ids: Sequence[int] | NDArray[np.intp], values: Logits) -> int:
+        """The same of some tokens, in ascending order of their ids."""
+        order = np.argsort(-values, kind="stable")[: self._top_k or None].tolist()
+        tokens, logits = [ids[at] for at in order], values[order].tolist()
         best = logits[0]
         weights = [math.exp((v - best) / self.temperature) for v in logits]
         least, target = self._min_p, self._top_p * math.fsum(weights)
@@ -140,8 +158,10 @@ class Sampler:
 
     def _draw(self, x: Logits, best: np.float32) -> int:
         u = self._random.random()
-        if len(self._weights) < len(x):
-            self._weights = np.zeros(-(-len(x) // BLOCK) * BLOCK, np.float32)
+        size = -(-len(x) // BLOCK) * BLOCK
+        if len(self._weights) < size:
+            self._weights = np.zeros(size, np.float32)
+        self._weights[len(x) : size] = 0.0
         weights = self._weights[: len(x)]
         np.subtract(x, best, out=weights)
         weights *= np.float32(1.0 / self.temperature)
@@ -150,7 +170,7 @@ class Sampler:
             ids = self._kept(weights)
             running = np.cumsum(weights[ids], dtype=np.float64)
             return int(ids[_at(running, u * running[-1])])
-        blocks = self._weights.reshape(-1, BLOCK)
+        blocks = self._weights[:size].reshape(-1, BLOCK)
         running = np.cumsum(blocks.sum(axis=1), dtype=np.float64)
         block = _at(running, u * running[-1])
         before = running[block - 1] if block else 0.0

@@ -7,6 +7,7 @@ import random
 import re
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -189,6 +190,29 @@ def test_a_grammar_is_compiled_once_and_followed_apart(model):
     assert made == [1]
     assert one.blocked()[c]
     assert not other.blocked()[c]
+
+
+def test_what_is_prepared_for_sampling_is_what_the_mask_says(model, grammars):
+    """Few tokens one by one, many as an addition; whichever it is, it is the same tokens."""
+    kinds = set()
+    for source in ('"ab" | "cd"', '/[a-z]+/ "!"', '/(.|\\n)*/ "end"', '"a" /[0-9]{3}/ /[^x]*/'):
+        constraint = grammars.compile(Grammar("lark", f"start: {source}"))
+        rng = random.Random(1)
+        while not constraint.done:
+            allowed, free = constraint.allowed(), np.flatnonzero(~constraint.blocked())
+            assert len(free)
+            if allowed.few is not None:
+                assert allowed.few.tolist() == free.tolist()
+            else:
+                assert np.flatnonzero(allowed.added == 0).tolist() == free.tolist()
+                assert len(allowed.added) == model.n_vocab
+                assert np.isneginf(allowed.added).sum() == model.n_vocab - len(free)
+            kinds.add((source, allowed.few is None))
+            token = rng.choice(free.tolist())
+            if token in model.eog or rng.random() < 0.05:
+                break
+            constraint.take([token])
+    assert {many for _, many in kinds} == {True, False}
 
 
 def test_a_token_that_is_not_allowed_ends_it(model, grammars):

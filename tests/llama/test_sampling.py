@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
 
+from backends.llama.constraint import Allowed
 from backends.llama.sampling import BLOCK, Sampler
 from backends.llama.sampling_defaults import filled
 from backends.types import Sampling
@@ -256,6 +257,83 @@ def test_banned_tokens_are_never_chosen() -> None:
     extreme = Extreme()
     sampler._random = extreme  # type: ignore[assignment]
     assert not {sampler.sample(x.copy()).token for _ in extreme.numbers} & set(banned)
+
+
+# -- only some are allowed -------------------------------------------------------------------------------------------
+
+
+def forms(n: int, ids: list[int]) -> list[Allowed]:
+    """The same tokens in both forms."""
+    added = np.full(n, -np.inf, np.float32)
+    added[ids] = 0.0
+    return [Allowed(few=np.array(ids, np.intp)), Allowed(added=added)]
+
+
+@pytest.mark.parametrize("n", [1000, 20 * BLOCK])
+@pytest.mark.parametrize("some", [1, 5, 250])
+@pytest.mark.parametrize(
+    "p",
+    [
+        Sampling(),
+        Sampling(temperature=0.4, top_k=3),
+        Sampling(top_k=40, top_p=0.9, min_p=0.02),
+        Sampling(top_p=0.7),
+        Sampling(presence_penalty=0.5, repeat_penalty=1.2, logit_bias=((0, 3.0), (7, -1.0))),
+    ],
+)
+def test_the_allowed_ones_are_drawn_as_often_as_they_are_likely_among_themselves(
+    n: int, some: int, p: Sampling
+) -> None:
+    x = logits(n, seed=n)
+    ids = sorted({0, *np.random.default_rng(some).choice(n, some - 1, replace=False).tolist()})
+    others = tuple((token, -math.inf) for token in set(range(n)) - set(ids))
+    expected = reference(x, replace(p, logit_bias=p.logit_bias + others), [0, 3])
+    for allowed in forms(n, ids):
+        sampler = Sampler(p, choice=0, prompt=[0, 3])
+        sampler._random = Grid(500)  # type: ignore[assignment]
+        drawn = []
+        for _ in range(500):
+            drawn.append(sampler.sample(x.copy(), allowed).token)
+            sampler._counts.clear()
+            sampler._seen = {0, 3} if sampler._seen else set()
+        seen = np.bincount(drawn, minlength=n) / 500
+        assert np.abs(seen - expected).max() <= 1.01 / 500
+
+
+@given(
+    seed=st.integers(0, 1000),
+    p=st.sampled_from([Sampling(seed=3), Sampling(seed=3, top_k=5), Sampling(seed=3, temperature=0)]),
+)
+def test_every_token_takes_one_random_number_however_many_are_allowed(seed: int, p: Sampling) -> None:
+    """So that a completion that is resumed goes on exactly."""
+    n, rng = 600, np.random.default_rng(seed)
+    rows = [logits(n, seed + i, spread=1.0) for i in range(12)]
+    masks = [
+        rng.choice(forms(n, sorted(rng.choice(n, int(rng.choice([1, 9, 400])), replace=False).tolist()))) for _ in rows
+    ]
+    whole = Sampler(p, choice=1, prompt=[])
+    expected = [whole.sample(x.copy(), mask).token for x, mask in zip(rows, masks, strict=True)]
+    second = Sampler(p, choice=1, prompt=[])
+    second.resume(expected[:5])
+    rest = zip(rows[5:], masks[5:], strict=True)
+    assert [second.sample(x.copy(), mask).token for x, mask in rest] == expected[5:]
+
+
+def test_log_probabilities_are_of_all_tokens_though_few_are_allowed() -> None:
+    x = logits(50, 2)
+    free = Sampler(Sampling(temperature=0.0, top_logprobs=3), choice=0, prompt=[]).sample(x.copy())
+    least = int(x.argmin())
+    for allowed in forms(50, [least]):
+        held = Sampler(Sampling(temperature=0.0, top_logprobs=3), choice=0, prompt=[]).sample(x.copy(), allowed)
+        assert held.token == least
+        assert held.top == free.top
+        assert held.logprob == pytest.approx(free.logprob + float(x[least] - x.max()), abs=1e-4)
+
+
+def test_nothing_allowed_is_an_error() -> None:
+    for allowed in forms(20, []):
+        with pytest.raises(ArithmeticError):
+            Sampler(Sampling(), choice=0, prompt=[]).sample(np.zeros(20, np.float32), allowed)
 
 
 # -- log-probabilities -----------------------------------------------------------------------------------------------
