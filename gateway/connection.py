@@ -9,6 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from backends.errors import InvalidRequest
 from gateway.errors import error_body
+from gateway.gathered import Gathered
 from gateway.hang_up import EXTENSION, HangUp
 
 HEAD_BYTES = 128 * 1024
@@ -32,7 +33,7 @@ class Connection(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(Gathered(transport, self.loop))
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
