@@ -88,6 +88,22 @@ def test_texts_of_any_length_calibrate(tmp_path: Path, method: str) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "small.onnx"]
 
 
+def test_with_fixed_scales_a_text_does_not_depend_on_what_shares_its_run(tmp_path: Path) -> None:
+    graph, small = write(tmp_path), tmp_path / "small.onnx"
+    text = FEEDS[1]["x"]
+    together = np.concatenate([text, text * 0.3])
+
+    def differs() -> bool:
+        session = onnxruntime.InferenceSession(str(small), providers=["CPUExecutionProvider"])
+        (alone,), (both,) = session.run(None, {"x": together[1:]}), session.run(None, {"x": together})
+        return not np.allclose(alone[0], both[1], rtol=1e-5, atol=1e-5)
+
+    dynamic(graph, small)
+    assert differs()
+    static(graph, small, FEEDS, "minmax")
+    assert not differs()
+
+
 def test_weights_of_two_inputs_are_not_smoothed(tmp_path: Path) -> None:
     graph = write(tmp_path, tied=True)
     assert not smooth(graph, tmp_path / "smoothed.onnx", largest_inputs(graph, FEEDS))
