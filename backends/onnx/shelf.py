@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,9 @@ from backends.onnx.manifest import MANIFEST, Manifest, read_manifest
 from backends.onnx.protocol import Prepared
 from backends.onnx.settings import OnnxSettings
 
+LOOK_S = 0.1
+"""How often a model's folder is looked at, at most: each request asks several times."""
+
 
 @dataclass(slots=True)
 class Entry:
@@ -18,6 +23,7 @@ class Entry:
 
     Attributes:
         stamp: of the file that describes it, when it was read; -1: it was not.
+        looked: when that was last compared (s).
         problem: why it cannot be used; empty: nothing is known against it.
         tokens: of all that it has computed.
         in_memory_of: the pid of the process that was given memory for it; 0: none.
@@ -26,6 +32,7 @@ class Entry:
 
     settings: OnnxSettings
     stamp: int = -1
+    looked: float = 0.0
     manifest: Manifest | None = None
     problem: str = ""
     running: int = 0
@@ -80,9 +87,10 @@ class Shelf:
 
     def manifest(self, model: str) -> Manifest:
         """Read again when its file has changed. Raises `ModelNotFound`, or `BadModelFile` for one that is wrong."""
-        entry = self[model]
-        path = entry.settings.folder / self._describing.file
-        stamp = path.stat().st_mtime_ns if path.is_file() else 0
+        entry, now = self[model], time.monotonic()
+        if entry.manifest is not None and not entry.problem and now < entry.looked + LOOK_S:
+            return entry.manifest
+        stamp = _stamp(entry.settings.folder / self._describing.file)
         if stamp != entry.stamp or entry.manifest is None:
             try:
                 entry.manifest = self._describing.read(entry.settings)
@@ -90,9 +98,9 @@ class Shelf:
                 entry.problem = f"{model} cannot be read. {error.message}"
                 raise BadModelFile(entry.problem) from None
             if entry.stamp != -1:  # another version has come: what is in memory is not it
-                self._changed(entry.settings)
-                entry.in_memory_of = 0
+                self._replaced(model)
             entry.stamp, entry.problem = stamp, ""
+        entry.looked = now
         return entry.manifest
 
     def base_folder(self, model: str) -> str:
@@ -101,7 +109,11 @@ class Shelf:
         if not manifest.base:
             return ""
         entry = self._entries.get(manifest.base)
-        return str(entry.settings.folder if entry else self[model].settings.folder.parent / manifest.base)
+        if entry is None:
+            return str(self[model].settings.folder.parent / manifest.base)
+        with contextlib.suppress(BadModelFile):  # whoever loads it says so
+            self.manifest(manifest.base)  # another version is not missed because only the head is asked for
+        return str(entry.settings.folder)
 
     def base_of(self, model: str) -> Manifest | None:
         """The manifest of the model that makes its embeddings; None: it needs none, or it is not there."""
@@ -113,3 +125,17 @@ class Shelf:
             return self.manifest(base) if base in self._entries else read_manifest(Path(folder))
         except BadModelFile:
             return None
+
+    def _replaced(self, model: str) -> None:
+        """What is in memory is not it any more, nor is what stands on it."""
+        for entry in self._entries.values():
+            if entry.settings.name == model or (entry.manifest and entry.manifest.base == model):
+                self._changed(entry.settings)
+                entry.in_memory_of = 0
+
+
+def _stamp(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -14,6 +14,7 @@ from backends.fake import FakeBackend
 from backends.models.bundle import Bundle, pull_bundle
 from backends.models.catalogue import bundled
 from backends.models.store import Origin, Store
+from backends.onnx.shelf import LOOK_S
 from backends.types import Chunk, Features, Kind, Request, Usage
 from gateway.app import build_app
 from gateway.config import Config, ConfigError, load_config
@@ -190,6 +191,7 @@ async def test_another_version_takes_the_place_of_what_is_in_memory(tmp_path: Pa
     try:
         before, _ = await runner({"head": backend})("head", request)
         await asyncio.to_thread(put_head, tmp_path, -1.0)
+        await asyncio.sleep(2 * LOOK_S)
         after, _ = await runner({"head": backend})("head", request)
         (anew,) = build_backends(config, pool)
         again, _ = await runner({"head": anew})("head", request)

@@ -15,6 +15,7 @@ from backends.base import Backend, Local
 from backends.onnx.backend import OnnxBackend
 from backends.onnx.host import OnnxHost
 from backends.onnx.settings import OnnxHostSettings, OnnxSettings
+from backends.onnx.shelf import LOOK_S
 from backends.registry import build_onnx, build_onnx_host
 from backends.types import Chunk, Features, Usage
 from tests.onnx import graphs
@@ -63,8 +64,10 @@ async def test_a_base_that_is_served_too_is_read_once_until_it_changes(folder: F
     written = path.stat().st_mtime_ns
     path.write_text(path.read_text().replace('"max_tokens": 256', '"max_tokens": 128'))
     os.utime(path, ns=(written, written))
+    await asyncio.sleep(2 * LOOK_S)
     assert head.context_length == 256
     os.utime(path, ns=(written, written + 1_000_000))
+    await asyncio.sleep(2 * LOOK_S)
     assert head.context_length == 128
 
 
