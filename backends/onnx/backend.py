@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from backends.errors import BadModelFile, ModelNotFound
+from backends.errors import BadModelFile
 from backends.onnx.host import OnnxHost, context_length
 from backends.onnx.manifest import Manifest
 from backends.onnx.settings import OnnxSettings
@@ -52,17 +52,8 @@ class OnnxBackend:
     def context_length(self) -> int:
         manifest = self.manifest
         if manifest and manifest.base:
-            manifest = self._below(manifest.base) or manifest
+            manifest = self._host.base_of(self.name) or manifest
         return context_length(manifest) if manifest else 0
-
-    def _below(self, base: str) -> Manifest | None:
-        """Asked for each request: of a model that is served itself the manifest is in memory."""
-        try:
-            return self._host.manifest(base)
-        except ModelNotFound:
-            return self._host.base_of(self.name)
-        except BadModelFile:
-            return None
 
     @property
     def capabilities(self) -> frozenset[str]:
