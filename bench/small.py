@@ -9,7 +9,9 @@ import argparse
 import asyncio
 import contextlib
 import os
+import re
 import sys
+import urllib.request
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -18,8 +20,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from backends.onnx.lanes import shape
-from backends.processes.cores import usable_cores
 from bench import small_report as report
 from bench.awake import awake
 from bench.client import Answer, ask
@@ -75,14 +75,15 @@ class Results:
     beside: list[report.Beside] = field(default_factory=list)
     guards: dict[str, report.Guarded] = field(default_factory=dict)
     agreement: float = float("nan")
+    threads: int = 0
     versions: str = ""
 
 
 def main() -> int:
     """Parses the command line, measures, prints; with --write keeps the tables in RESULTS.md."""
     args = parse(sys.argv[1:])
-    notes = report.machine(args.rounds, *shape(usable_cores(), args.threads))
     results = asyncio.run(measure(args))
+    notes = report.machine(args.rounds, results.threads)
     text = f"{notes}\n- Peer: {results.versions or 'none'}\n\n" + "\n".join(
         one.markdown() for one in report.tables(results, args.plan)
     )
@@ -120,9 +121,9 @@ async def measure(args: argparse.Namespace) -> Results:
         alone = None
         if "clients" in args.scenario:
             alone = await stack.enter_async_context(started("outstation-alone", args, batch_tokens=1))
-        lanes, threads = shape(usable_cores(), args.threads)
-        embeds = "embed" in args.scenario
-        peer = stack.enter_context(torch(args.torch, lanes * threads, HERE / "out")) if embeds else None
+        results.threads = threads = await asyncio.to_thread(threads_of, server.port)
+        embeds, cores = "embed" in args.scenario, os.cpu_count() or 1
+        peer = stack.enter_context(torch(args.torch, cores, HERE / "out")) if embeds else None
         raw = {name: bare(args.home / "models", name, threads) for name in CLASSIFIERS}
         for number in range(args.rounds):
             print(f"round {number + 1}", file=sys.stderr)
@@ -131,6 +132,16 @@ async def measure(args: argparse.Namespace) -> Results:
             for name in GUARDS:
                 results.guards[name] = await guarded(server.port, name, limit=32 if args.quick else None)
     return results
+
+
+def threads_of(port: int) -> int:
+    """Of a run in that gateway, as its metrics have it."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    found = re.search(rf'^outstation_model_threads{{model="{CLASSIFIERS[0]}"}} (\d+)', text, re.MULTILINE)
+    if not found:
+        raise RuntimeError("the gateway tells no threads of its small models")
+    return int(found[1])
 
 
 @contextlib.asynccontextmanager

@@ -217,10 +217,9 @@ def decode_rate(answer: Answer) -> float:
     return (answer.tokens - 1) / (answer.ended - answer.arrivals[0])
 
 
-def machine(rounds: int, lanes: int, threads: int) -> str:
-    """What the figures were taken on, and how."""
-    ours = f"{lanes} runs at once of {threads} thread{'s' if threads > 1 else ''} each"
-    return results.machine(f"Ours computes {ours}, the bare runtime one such run, torch on all threads", rounds=rounds)
+def machine(rounds: int, threads: int) -> str:
+    """What the figures were taken on, and how. `threads`: of each of our runs; several run at once."""
+    return results.machine(f"Threads: {threads} of each run, ours and the bare runtime's; torch has all", rounds=rounds)
 
 
 keep = Part(BEGIN, END, HEADING).keep
