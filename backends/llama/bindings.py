@@ -114,7 +114,7 @@ class Model:
         attributes = llama.llama_vocab_get_attr(self._vocab, token)
         if attributes & llama.LLAMA_TOKEN_ATTR_USER_DEFINED:
             piece = self.piece(token)
-            return piece[:1] + piece[-1:] in (b"<>", b"[]")
+            return len(piece) > 2 and piece[:1] + piece[-1:] in (b"<>", b"[]")
         return bool(attributes & llama.LLAMA_TOKEN_ATTR_CONTROL)
 
     def control_token(self, text: str) -> int | None:

@@ -77,7 +77,9 @@ class Grammars:
         if self._tokenizer is None:
             self._tokenizer = self._make_tokenizer()
         if grammar.kind == "tools":
-            _check_functions(Calls.of(grammar).functions)
+            calls = Calls.of(grammar)
+            _check_functions(calls.functions)
+            _check_form(calls.otherwise)
         limits = llguidance.LLParserLimits(verbose_errors=False)
         matcher = llguidance.LLMatcher(self._tokenizer, self._source(grammar, opening), log_level=0, limits=limits)
         if matcher.is_error():
@@ -170,6 +172,17 @@ def _json(schema: Any, *, strict: bool) -> str:
     decided = _decided(canonical(schema), strict=strict)
     guidance = STRICT if strict else LENIENT
     return f"%json {orjson.dumps({**orjson.loads(decided), 'x-guidance': guidance}).decode()}"
+
+
+def _check_form(schema: Any) -> None:
+    """What an answer beside tools must be, so that an error names its own field."""
+    from llguidance import LLMatcher
+
+    if schema is not None:
+        grammar = Grammar("json_schema", canonical(schema))
+        wrong = LLMatcher.validate_grammar(_source(grammar))
+        if wrong and not wrong.startswith("WARNING"):
+            raise _refused(grammar, _reason(wrong))
 
 
 def _check_functions(functions: Sequence[Function]) -> None:

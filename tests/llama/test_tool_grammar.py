@@ -231,3 +231,22 @@ def test_a_text_that_xml_cannot_be_held_to_is_refused_where_it_is_strict(marked:
             assert caught.value.code == "unsupported_schema"
         else:
             assert grammars.compile(calls.grammar())
+
+
+@each
+def test_a_form_beside_tools(family: Family, marked: Model) -> None:
+    calls = Calls.asked(TOOLS, "auto", parallel=True, otherwise=SCHEMA)
+    grammars, final = grammars_of(marked, family), "<|channel|>final<|message|>" if family.always else ""
+    call = WRITE[family.name]([("get_status", {"id": "P-1"})], None).removesuffix(ENDS[0])
+    for text, right in ((final + '{"ok": true}', True), (call, True), (final + "Yes.", False), (final + "{}", False)):
+        assert follows(marked, grammars.compile(calls.grammar(), "may think"), text) is right, text
+
+
+def test_a_form_beside_tools_that_cannot_be_enforced_is_refused_as_the_form(marked: Model) -> None:
+    form = Grammar("json_schema", canonical({"type": "array", "uniqueItems": True}))
+    calls = Calls.asked(TOOLS, "auto", parallel=True, otherwise=form)
+    with pytest.raises(InvalidRequest, match=r"JSON schema cannot be enforced.*uniqueItems") as caught:
+        grammars_of(marked, BY_NAME["hermes"]).compile(calls.grammar(), "may think")
+    assert caught.value.param == "response_format"
+    with pytest.raises(InvalidRequest, match="cannot be combined"):
+        Calls.asked(TOOLS, "auto", parallel=True, otherwise=Grammar("regex", "a", "grammar"))
