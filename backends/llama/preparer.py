@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from backends.errors import BackendError, ContextLengthExceeded, InvalidRequest
 from backends.llama import protocol
 from backends.llama.bindings import Model
+from backends.llama.constraint import Constraint
 from backends.llama.family import Opening
-from backends.llama.grammar import Constraint, Grammars
+from backends.llama.grammar import Grammars
 from backends.llama.jobs import Job
 from backends.llama.talk import Talk
 from backends.llama.template import ChatTemplate

@@ -13,7 +13,8 @@ import pytest
 from backends.errors import InvalidRequest
 from backends.llama.bindings import Model
 from backends.llama.family import Calls, Family, Opening
-from backends.llama.grammar import Constraint, Grammars, canonical
+from backends.llama.constraint import Constraint
+from backends.llama.grammar import Grammars, canonical
 from backends.llama.talk import Parser
 from backends.types import Grammar, NamedTool
 from tests.llama.listening import BY_NAME, WRITE, Heard, each, heard, recordings, talk
