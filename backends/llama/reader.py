@@ -193,7 +193,8 @@ class Reader:
                 return False
 
     def call_object(self) -> Steps[bool]:
-        """A call as an object with its name and its arguments; an object without a name is text."""
+        """A call as an object with its name and its arguments; a whole object without a name is text, and one that was
+        cut before its name is nothing: who required a call is not to take it for an answer."""
         call = CallObject()
         told = False
         while True:
@@ -205,7 +206,7 @@ class Reader:
                 self.argue(call.taken())
             if call.closed or not (yield from self.more()):
                 break
-        if not told:
+        if not told and call.closed:
             self.say(call.raw)
         elif call.closed:
             if not call.argued:

@@ -59,6 +59,22 @@ def test_a_cut_call_is_no_call_however_it_is_cut(family: Family, call: Any, size
     assert got == heard(Parser(talk(family), MAY), text)
 
 
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        ("hermes", '<tool_call>\n{"name": "get_w'),
+        ("hermes", '```json\n{"name": "get_w'),
+        ("generic", '<tool_call>\n{"na'),
+        ("granite", '<|tool_call|>[{"name": "get_w'),
+        ("llama3", '{"name": "get_w'),
+    ],
+)
+@given(cuts=CUTS)
+def test_what_was_cut_before_a_calls_name_is_no_text(family: str, text: str, cuts: list[int]) -> None:
+    """A client that required a call would take it for the answer."""
+    assert heard(Parser(talk(BY_NAME[family]), MAY), text, cuts) == Heard()
+
+
 @each
 @given(text=st.text(alphabet="abc. ü\n", max_size=40), cuts=CUTS)
 @settings(max_examples=40)
