@@ -12,8 +12,8 @@ import pytest
 
 from backends.errors import InvalidRequest
 from backends.llama.bindings import Model
-from backends.llama.family import Calls, Family, Opening
 from backends.llama.constraint import Constraint
+from backends.llama.family import Calls, Family, Opening
 from backends.llama.grammar import Grammars, canonical
 from backends.llama.talk import Parser
 from backends.types import Grammar, NamedTool
