@@ -43,6 +43,7 @@ class Extracted:
         pages: in their order; none where a file has no pages.
         headings: in their order.
         rows: places (start, end) that no piece may cut: a table's row, a line of code.
+        notes: sentences about what could not be read: pages that are pictures, an attachment.
     """
 
     text: str
@@ -51,6 +52,7 @@ class Extracted:
     pages: tuple[Page, ...] = ()
     headings: tuple[Heading, ...] = ()
     rows: tuple[tuple[int, int], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,9 @@
+"""From a file to its text: each kind by a library that is well kept, in a process with limits of its own."""
+
+from __future__ import annotations
+
+from rag.extract.errors import ExtractionError
+from rag.extract.limits import Limits
+from rag.extract.process import Extractor, extract
+
+__all__ = ["ExtractionError", "Extractor", "Limits", "extract"]

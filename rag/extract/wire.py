@@ -1,0 +1,69 @@
+"""What the worker and its caller say to each other: JSON lines on one socket a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import chain
+from typing import Any, cast
+
+import orjson
+
+from rag.extract.errors import Code, ExtractionError
+from rag.extract.limits import Limits
+from rag.types import Extracted, Heading, Page
+
+
+def pack_limits(limits: Limits) -> dict[str, Any]:
+    """As JSON."""
+    return asdict(limits)
+
+
+def unpack_limits(raw: Mapping[str, Any]) -> Limits:
+    """The inverse."""
+    return Limits(**raw)
+
+
+def pack(extracted: Extracted) -> bytes:
+    """One line. Places are flat lists: a file of code has a row a line."""
+    return dumps(
+        {
+            "op": "done",
+            "text": extracted.text,
+            "kind": extracted.kind,
+            "title": extracted.title,
+            "notes": extracted.notes,
+            "pages": list(chain.from_iterable((page.number, page.start) for page in extracted.pages)),
+            "headings": [(heading.level, heading.text, heading.start) for heading in extracted.headings],
+            "rows": list(chain.from_iterable(extracted.rows)),
+        }
+    )
+
+
+def unpack(raw: Mapping[str, Any]) -> Extracted:
+    """The inverse of `pack`."""
+    pages, rows = raw["pages"], raw["rows"]
+    return Extracted(
+        text=raw["text"],
+        kind=raw["kind"],
+        title=raw["title"],
+        pages=tuple(Page(number, start) for number, start in zip(pages[::2], pages[1::2], strict=True)),
+        headings=tuple(Heading(level, text, start) for level, text, start in raw["headings"]),
+        rows=tuple(zip(rows[::2], rows[1::2], strict=True)),
+        notes=tuple(raw["notes"]),
+    )
+
+
+def pack_error(error: ExtractionError) -> bytes:
+    """One line."""
+    return dumps({"op": "failed", "code": error.code, "message": error.message})
+
+
+def unpack_error(raw: Mapping[str, Any]) -> ExtractionError:
+    """The inverse."""
+    return ExtractionError(cast(Code, raw["code"]), str(raw["message"]))
+
+
+def dumps(message: Mapping[str, Any]) -> bytes:
+    """One line."""
+    return orjson.dumps(message) + b"\n"

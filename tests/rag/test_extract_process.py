@@ -1,0 +1,153 @@
+"""Extraction in its process: limits, faults, cancellation; what is left behind (nothing)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rag.extract import ExtractionError, Extractor, Limits, extract
+
+pytestmark = pytest.mark.anyio
+
+FILES = Path(__file__).parent / "files"
+
+
+def workers() -> list[psutil.Process]:
+    """Those of this test, and what they have forked."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "rag.extract.worker" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+async def forked() -> psutil.Process:
+    """The process that reads a file now."""
+    while True:
+        for process in workers():
+            parent = process.parent()
+            if parent is not None and parent.pid != os.getpid():
+                return process
+        await asyncio.sleep(0.01)
+
+
+async def none_left() -> None:
+    while workers():
+        await asyncio.sleep(0.01)
+
+
+async def test_a_file_comes_back_as_its_reader_made_it() -> None:
+    pages: list[tuple[int, int]] = []
+    async with Extractor() as extractor:
+        path = FILES / "manual.pdf"
+        found = await extractor.extract(path, "Pump manual.pdf", on_page=lambda *page: pages.append(page))
+    assert (found.kind, found.title, len(found.pages), len(found.headings)) == ("pdf", "Pump P-101 manual", 3, 6)
+    assert pages == [(1, 3), (2, 3), (3, 3)]
+    await none_left()
+
+
+async def test_many_files_need_one_worker_and_one_bad_file_harms_no_other(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "good.txt").write_text("It runs.")
+    async with Extractor() as extractor:
+        await extractor.extract(tmp_path / "good.txt", "good.txt")
+        (worker,) = workers()
+        with pytest.raises(ExtractionError, match="not valid JSON"):
+            await extractor.extract(tmp_path / "bad.json", "bad.json")
+        files = [extractor.extract(tmp_path / "good.txt", "good.txt") for _ in range(5)]
+        assert {found.text for found in await asyncio.gather(*files)} == {"It runs."}
+        assert workers() == [worker]
+    await none_left()
+
+
+async def test_a_worker_is_ended_when_it_is_idle(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    async with Extractor(idle_s=0.05) as extractor:
+        assert (await extractor.extract(tmp_path / "a.txt", "a.txt")).text == "one"
+        await none_left()
+        assert (await extractor.extract(tmp_path / "a.txt", "a.txt")).text == "one"
+
+
+async def test_a_file_that_is_not_there_is_our_fault(tmp_path: Path) -> None:
+    with pytest.raises(ExtractionError, match="could not be opened") as caught:
+        await extract(tmp_path / "gone.pdf", "gone.pdf")
+    assert caught.value.code == "server_error"
+
+
+async def test_memory_is_bounded(tmp_path: Path) -> None:
+    with (tmp_path / "large.json").open("w") as file:
+        file.write("[" + "[[],[]]," * 6_000_000 + "0]")
+    with pytest.raises(ExtractionError, match="400 MB of memory") as caught:
+        await extract(tmp_path / "large.json", "large.json", Limits(memory_bytes=400 << 20))
+    assert caught.value.code == "invalid_file"
+
+
+async def test_nesting_beyond_a_parsers_stack_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 1_000_000)
+    with pytest.raises(ExtractionError, match="nested too deeply") as caught:
+        await extract(tmp_path / "deep.json", "deep.json")
+    assert caught.value.code == "invalid_file"
+
+
+def slow(tmp_path: Path) -> Path:
+    """A file that a reader is busy with for long: a fifo, from which it reads nothing until somebody writes."""
+    path = tmp_path / "slow.txt"
+    os.mkfifo(path)
+    return path
+
+
+async def test_a_file_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    async with Extractor() as extractor:
+        with pytest.raises(ExtractionError, match=r"not read within 0\.2 s") as caught:
+            await extractor.extract(slow(tmp_path), "slow.txt", Limits(seconds=0.2))
+        assert caught.value.code == "invalid_file"
+        await none_left()
+        (tmp_path / "a.txt").write_text("one")
+        assert (await extractor.extract(tmp_path / "a.txt", "a.txt")).text == "one"
+
+
+async def test_a_cancelled_call_leaves_no_process(tmp_path: Path) -> None:
+    async with Extractor() as extractor:
+        task = asyncio.create_task(extractor.extract(slow(tmp_path), "slow.txt"))
+        await forked()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await none_left()
+        (tmp_path / "a.txt").write_text("one")
+        assert (await extractor.extract(tmp_path / "a.txt", "a.txt")).text == "one"
+
+
+@pytest.mark.parametrize("whom", ["reader", "worker"])
+async def test_a_process_that_dies_is_told_and_replaced(tmp_path: Path, whom: str) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    async with Extractor() as extractor:
+        task = asyncio.create_task(extractor.extract(slow(tmp_path), "slow.txt"))
+        reader = await forked()
+        victim = reader if whom == "reader" else reader.parent()
+        assert victim is not None
+        victim.send_signal(signal.SIGKILL)
+        with pytest.raises(ExtractionError, match="ended before it was done") as caught:
+            await task
+        assert caught.value.code == "server_error"
+        assert (await extractor.extract(tmp_path / "a.txt", "a.txt")).text == "one"
+    await none_left()
+
+
+async def test_a_worker_sees_no_secret_of_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_PROVIDERS_KEY", "sk-not-yours")
+    async with Extractor() as extractor:
+        task = asyncio.create_task(extractor.extract(slow(tmp_path), "slow.txt"))
+        environment = (await forked()).environ()
+        task.cancel()
+        await asyncio.wait([task])
+    assert "PATH" in environment
+    assert "SOME_PROVIDERS_KEY" not in environment
