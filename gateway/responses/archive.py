@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from backends.errors import InvalidRequest, Unavailable
 from gateway.audit_store import Trouble, what_is_wrong
 from gateway.errors import RefusedError
-from gateway.responses.conversations import Addition, Conversation
+from gateway.responses.conversations import Addition, Conversation, Found
 from gateway.responses.items import Item, new_id
 from gateway.responses.store import Kept, MissingError, Store
 
@@ -77,8 +77,8 @@ class Archive:
             raise InvalidRequest(message, param="previous_response_id")
         return chain
 
-    async def item(self, id_: str, key: str) -> Item | None:
-        """An item of any response of that key. Raises `Unavailable`."""
+    async def item(self, id_: str, key: str) -> Found | None:
+        """An item of any response or conversation of that key. Raises `Unavailable`."""
         return await self._do(Store.item, id_, key) if self._there else None
 
     async def delete(self, id_: str, key: str) -> None:

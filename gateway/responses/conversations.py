@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -69,6 +69,14 @@ class Addition:
     at: float
     declared: frozenset[str] = frozenset()
     local_only: bool = False
+
+
+class Found(NamedTuple):
+    """An item, and what was said of its data by the requests that it was part of."""
+
+    item: Item
+    declared: frozenset[str]
+    local_only: bool
 
 
 class Conversations:
@@ -159,14 +167,17 @@ class Conversations:
         forget(self._db)
         return found
 
-    def item(self, item: str, key: str) -> Item | None:
-        """An item of any conversation of that key, by its id."""
-        row: Any = self._db.execute(
-            "SELECT i.item FROM conversation_items i JOIN conversations c ON c.id = i.conversation "
-            "WHERE i.id = ? AND c.key = ? LIMIT 1",
+    def item(self, item: str, key: str) -> Found | None:
+        """An item of any conversation of that key, by its id; what holds for any that has it holds for it."""
+        rows: list[Any] = self._db.execute(
+            "SELECT i.item, c.declared, c.local_only FROM conversation_items i "
+            "JOIN conversations c ON c.id = i.conversation WHERE i.id = ? AND c.key = ? ORDER BY c.used DESC",
             (item, key),
-        ).fetchone()
-        return orjson.loads(row[0]) if row else None
+        ).fetchall()
+        if not rows:
+            return None
+        declared = frozenset(" ".join(row[1] for row in rows).split())
+        return Found(orjson.loads(rows[0][0]), declared, any(row[2] for row in rows))
 
     def remove_unused(self, since: float, most: int) -> int:
         """Removes those that nothing was added to since then, the oldest first, `most` at once. Returns how many."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from backends.errors import InvalidRequest
 from gateway.responses.archive import Archive
@@ -26,6 +26,10 @@ class History:
     place: Literal["previous_response_id", "conversation"] = "previous_response_id"
     declared: frozenset[str] = frozenset()
     local_only: bool = False
+
+    def told_with(self, own: Resolved) -> History:
+        """The same, for a request whose own items were said before, too."""
+        return replace(self, declared=self.declared | own.declared, local_only=self.local_only or own.local_only)
 
 
 async def history_of(archive: Archive, previous: str | None, conversation: str | None, key: str) -> History:
@@ -54,21 +58,32 @@ async def history_of(archive: Archive, previous: str | None, conversation: str |
     return History(tuple(items), "previous_response_id", declared, any(kept.local_only for kept in chain))
 
 
-async def resolved(items: Sequence[Item], archive: Archive, key: str, field: str) -> list[Item]:
+class Resolved(NamedTuple):
+    """Items, none of them a reference; `declared` and `local_only` as of a `History`, of those that were."""
+
+    items: list[Item]
+    declared: frozenset[str]
+    local_only: bool
+
+
+async def resolved(items: Sequence[Item], archive: Archive, key: str, field: str) -> Resolved:
     """Items of that field of the request, with the items themselves in place of references to them.
 
     Raises:
         InvalidRequest: there is no such item of that key.
         Unavailable: what is kept cannot be read.
     """
-    found = []
+    whole: list[Item] = []
+    declared, local_only = frozenset[str](), False
     for at, item in enumerate(items):
-        known: Item | None = item
-        if item["type"] == "item_reference":
-            known = await archive.item(item["id"], key)
-            if known is None:
-                where = f"{field}[{at}].id"
-                message = f"`{where}`: there is no item {item['id'][:80]!r} in any response that is kept."
-                raise InvalidRequest(message, param=where)
-        found.append(known)
-    return [item for item in found if item is not None]
+        if item["type"] != "item_reference":
+            whole.append(item)
+            continue
+        found = await archive.item(item["id"], key)
+        if found is None:
+            where = f"{field}[{at}].id"
+            message = f"`{where}`: there is no item {item['id'][:80]!r} in any response that is kept."
+            raise InvalidRequest(message, param=where)
+        whole.append(found.item)
+        declared, local_only = declared | found.declared, local_only or found.local_only
+    return Resolved(whole, declared, local_only)

@@ -81,8 +81,10 @@ class Chat:
 
     def think(self, thoughts: list[str]) -> None:
         """These came before what the assistant said last."""
+        if not thoughts:
+            return
         for at in reversed(range(len(self.messages))):
-            if thoughts and self.messages[at]["role"] == "assistant":
+            if self.messages[at]["role"] == "assistant":
                 self.thoughts[at] = "\n".join(filter(None, [self.thoughts.get(at), *thoughts]))
                 break
         thoughts.clear()

@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.audit_store import Trouble
-from gateway.responses.conversations import SCHEMA, Addition, Conversations, forget
+from gateway.responses.conversations import SCHEMA, Addition, Conversations, Found, forget
 from gateway.responses.items import Item, kept_of
 
 VERSION: Final = 2
@@ -181,17 +181,19 @@ class Store:
             chain.append(_kept(row))
         return chain
 
-    def item(self, id_: str, key: str) -> Item | None:
+    def item(self, id_: str, key: str) -> Found | None:
         """An item of any response or conversation of that key, by its id; of the newest response that has it."""
         row = self._db.execute(
-            "SELECT body, input FROM responses WHERE key = ?2 AND id IN (SELECT response FROM items WHERE id = ?1) "
-            "ORDER BY created DESC LIMIT 1",
+            "SELECT body, input, declared, local_only FROM responses "
+            "WHERE key = ?2 AND id IN (SELECT response FROM items WHERE id = ?1) ORDER BY created DESC LIMIT 1",
             (id_, key),
         ).fetchone()
         if row is None:
             return self.conversations.item(id_, key)
-        items: list[Item] = [*orjson.loads(row[1]), *orjson.loads(row[0])["output"]]
-        return next((item for item in items if item.get("id") == id_), None)
+        body, input_, declared, local_only = row
+        items: list[Item] = [*orjson.loads(input_), *orjson.loads(body)["output"]]
+        item = next((item for item in items if item.get("id") == id_), None)
+        return Found(item, frozenset(declared.split()), bool(local_only)) if item else None
 
     def begin(self, id_: str) -> Kept | None:
         """One of the background begins, once more. None: it has ended, or is gone."""

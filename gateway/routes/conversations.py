@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request as HTTPRequest
@@ -14,7 +14,7 @@ from gateway.responses import asked
 from gateway.responses.archive import Archive, no_item
 from gateway.responses.conversations import Addition
 from gateway.responses.history import resolved
-from gateway.responses.items import Item, items_of
+from gateway.responses.items import items_of
 from gateway.routes.inference import Inference, controls, outcome_of
 from gateway.routes.kept_responses import page
 from gateway.routes.site import json_response
@@ -130,6 +130,7 @@ async def _body(http: HTTPRequest) -> dict[str, Any]:
 
 async def _addition(inference: Inference, http: HTTPRequest, wire: Asked, raw: Mapping[str, Any]) -> Addition:
     key = outcome_of(http).key
-    items: Sequence[Item] = await resolved(items_of(raw.get("items")), inference.archive, key, "items")
+    found = await resolved(items_of(raw.get("items")), inference.archive, key, "items")
     said = controls(wire, http, inference.key_classes)
-    return Addition(items, time.time(), said["declared"], said["locality"] == "only_local")
+    local_only = said["locality"] == "only_local" or found.local_only
+    return Addition(found.items, time.time(), said["declared"] | found.declared, local_only)

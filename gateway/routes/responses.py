@@ -62,8 +62,8 @@ def create_endpoint(
         wire = check(ResponsesRequest, raw)
         outcome = outcome_of(http)
         history = await history_of(inference.archive, wire.previous_response_id, wire.conversation_id, outcome.key)
-        items = await resolved(items_of(raw.get("input")), inference.archive, outcome.key, "input")
-        said = _asked(http, wire, raw, items, history, inference.key_classes)
+        own = await resolved(items_of(raw.get("input")), inference.archive, outcome.key, "input")
+        said = _asked(http, wire, raw, own.items, history.told_with(own), inference.key_classes)
         inference.check(wire, said.request)
         stores = inference.stores_responses and wire.store is not False
         fields = blank(new_id("resp"), asked.echo(wire, raw, store=stores))
@@ -115,9 +115,9 @@ def _chat_request(
 
 
 def _here(request: Request) -> Request:
-    """A conversation that began as `only_local` stays so: what was said in it must not leave later."""
+    """What was said in an `only_local` request must not leave later: what takes it up is `only_local` as well."""
     if request.locality not in (None, "only_local"):
-        message = f"The conversation is `only_local`; this request says `{request.locality}`."
+        message = f"What this goes on from, or refers to, is `only_local`; this request says `{request.locality}`."
         raise InvalidRequest(message, param="outstation.locality")
     return replace(request, locality="only_local")
 

@@ -12,6 +12,7 @@ import pytest
 from backends.fake import FakeBackend, say
 from backends.types import Chunk, ToolDelta, Usage
 from gateway.responses.archive import Archive
+from gateway.responses.conversations import Addition
 from gateway.responses.store import Kept
 from gateway.schemas.response_objects import ResponseItemList, ResponseObject
 from tests.gateway.conftest import living
@@ -20,6 +21,10 @@ from tests.gateway.test_routing import Remote
 
 pytestmark = pytest.mark.anyio
 USER = {"role": "user", "content": "Hi"}
+DENY = (
+    '[[providers]]\nname = "acme"\nbase_url = "https://acme.example/v1"\ndata = { health = "deny" }\n'
+    '[[providers.models]]\nname = "large"\ncontext_length = 1000\ninput_price = 1\noutput_price = 2\n'
+)
 
 
 @pytest.fixture
@@ -216,12 +221,8 @@ async def test_what_had_to_stay_here_stays_here(make_app, exchange):
 
 
 async def test_what_was_declared_once_holds_for_the_whole_conversation(make_app, exchange):
-    config = (
-        '[[providers]]\nname = "acme"\nbase_url = "https://acme.example/v1"\ndata = { health = "deny" }\n'
-        '[[providers.models]]\nname = "large"\ncontext_length = 1000\ninput_price = 1\noutput_price = 2\n'
-    )
     remote = Remote(script=say("from afar"))
-    app = make_app(FakeBackend("m", say("here")), config=config, remote=[remote.pair])
+    app = make_app(FakeBackend("m", say("here")), config=DENY, remote=[remote.pair])
     async with living(app):
         first = exchange(app, {"model": "m", "input": "Hi"}, PATH, x_outstation_data_classes="health")
         await first.end()
@@ -233,6 +234,48 @@ async def test_what_was_declared_once_holds_for_the_whole_conversation(make_app,
         await third.end()
         assert third.status == 200
     assert len(remote.backend.requests) == 1
+
+
+@pytest.mark.parametrize("through", ["a response", "a conversation"])
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"x_outstation_locality": "only_local"}, "no_route"),
+        ({"x_outstation_data_classes": "health"}, "privacy_denied"),
+    ],
+)
+async def test_an_item_that_is_referred_to_stays_where_it_had_to(make_app, exchange, headers, code, through):
+    remote = Remote(script=say("from afar"))
+    app = make_app(FakeBackend("m", say("here")), config=DENY, remote=[remote.pair])
+    reference = {"type": "item_reference", "id": "msg_1"}
+
+    async def ask(body, path=PATH, **headers):
+        asked = exchange(app, body, path, **headers)
+        await asked.end()
+        return asked
+
+    async with living(app):
+        await ask({"model": "m", "input": [{**USER, "id": "msg_1"}]}, **headers)
+        later = {"input": [reference, USER]}
+        if through == "a conversation":
+            made = await ask({"items": [reference]}, "/v1/conversations")
+            later = {"input": "Hi", "conversation": made.json["id"]}
+        refused = await ask({"model": "acme/large", **later})
+        assert (refused.status, refused.json["error"]["code"]) == (400, code)
+        assert (await ask({"model": "auto", **later})).headers["x-outstation-route"] == "local/m"
+    assert remote.backend.requests == []
+
+
+async def test_an_item_in_two_conversations_is_held_to_what_holds_in_either(tmp_path):
+    made = Archive(tmp_path / "responses.db", 30)
+    try:
+        item = {"type": "message", "id": "msg_1"}
+        for declared, local_only in (({"health"}, False), (set(), True)):
+            await made.begin_conversation("ann", {}, Addition([item], 1.0, frozenset(declared), local_only))
+        assert await made.item("msg_1", "ann") == (item, {"health"}, True)
+        assert await made.item("msg_1", "bob") is None
+    finally:
+        made.close()
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -280,7 +323,7 @@ async def test_old_responses_are_removed_unless_a_younger_one_goes_on_from_them(
     try:
         assert [one.id for one in await again.chain("tip", "")] == ["root", "middle", "tip"]
         assert await again.item("in_old", "") is None
-        assert (await again.item("in_root", ""))["id"] == "in_root"
+        assert (await again.item("in_root", "")).item["id"] == "in_root"
     finally:
         again.close()
     clock[0] = 62 * 86_400.0
