@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterable
 from enum import Enum
@@ -12,7 +11,7 @@ import instructor
 import pytest
 from instructor import Mode
 from instructor.core.exceptions import IncompleteOutputException
-from openai import AsyncOpenAI, OpenAI
+from openai import OpenAI
 from pydantic import BaseModel, field_validator
 
 URL = os.environ["OUTSTATION_TEST_URL"]
@@ -68,7 +67,7 @@ def test_an_object_of_objects(sdk, mode):
     assert [part.id for part in finding.parts] == ["S-1"]
 
 
-@by(Mode.TOOLS, Mode.JSON_SCHEMA, Mode.RESPONSES_TOOLS)
+@by(Mode.TOOLS, Mode.JSON_SCHEMA)
 def test_an_object_in_pieces(sdk, mode):
     client = instructor.from_openai(sdk, mode=mode)
     pieces = list(client.chat.completions.create_partial(response_model=Draft, messages=REPORT, max_retries=0, **ASKED))
@@ -134,14 +133,3 @@ def test_several_kinds_of_calls(sdk):
     ask = [{"role": "user", "content": "How many of part S-1 are in stock?"}]
     calls = list(client.chat.completions.create(response_model=Iterable[Weather | Stock], messages=ask, **ASKED))
     assert calls[0] == Stock(part="S-1")
-
-
-async def test_several_at_once():
-    async with AsyncOpenAI(base_url=URL, api_key="none", max_retries=0) as sdk:
-        client = instructor.from_openai(sdk, mode=Mode.JSON_SCHEMA)
-        asked = [
-            client.chat.completions.create(response_model=Draft, messages=REPORT, max_retries=0, **ASKED)
-            for _ in range(2)
-        ]
-        found = await asyncio.gather(*asked)
-    assert [draft.severity for draft in found] == ["high", "high"]

@@ -58,8 +58,8 @@ async def test_a_conversation(model):
 
 
 @pytest.mark.parametrize("form", [ToolOutput, NativeOutput, PromptedOutput], ids=lambda form: form.__name__)
-async def test_an_object(model, form):
-    result = await Agent(model, output_type=form(Finding), retries=0).run(REPORT)
+async def test_an_object(chat, form):
+    result = await Agent(chat, output_type=form(Finding), retries=0).run(REPORT)
     assert result.output == Finding(machine="P-7", severity="high", parts=["S-1"])
 
 
@@ -122,15 +122,15 @@ async def test_a_call_that_someone_else_answers(model):
     raises=UsageLimitExceeded,
     reason='given the result, the model only says {"name": "get_weather", "arguments": {"city": "Paris"}} again',
 )
-async def test_a_loop_that_the_model_ends_itself(model):
-    agent = Agent(model)
+async def test_a_loop_that_the_model_ends_itself(chat):
+    agent = Agent(chat)
 
     @agent.tool_plain
     def get_weather(city: str) -> str:
         """The weather of a city."""
         return "Rain, 12 degrees."
 
-    result = await agent.run("What is the weather in Paris?", usage_limits=UsageLimits(request_limit=3))
+    result = await agent.run("What is the weather in Paris?", usage_limits=UsageLimits(request_limit=2))
     assert "12" in result.output
 
 
