@@ -136,15 +136,21 @@ def _outputs(items: Sequence[Placed]) -> dict[str, Placed]:
         where = f"{placed.place}.call_id"
         if kind == "function_call":
             if id_ in calls:
-                raise InvalidRequest(f"`{where}`: another call has this id.", param=where)
+                raise InvalidRequest(f"`{where}`: another call has this id{_named(placed)}.", param=where)
             calls.add(id_)
         elif kind == "function_call_output":
             if id_ not in calls:
                 raise InvalidRequest(f"`{where}`: no function call before it has the id {id_[:80]!r}.", param=where)
             if id_ in outputs:
-                raise InvalidRequest(f"`{where}`: the call {id_[:80]!r} has an output already.", param=where)
+                message = f"`{where}`: the call {id_[:80]!r} has an output already{_named(placed)}."
+                raise InvalidRequest(message, param=where)
             outputs[id_] = placed
     return outputs
+
+
+def _named(placed: Placed) -> str:
+    """What is kept is named, so that a client can remove it: two responses at once may have told the same twice."""
+    return "" if "[" in placed.place else f" (the item {placed.item['id']} is the second)"
 
 
 def _add_calls(chat: Chat, calls: Sequence[Placed], outputs: Mapping[str, Placed], thoughts: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag, model_validator
 
 from gateway.schemas.generation import Generation
-from gateway.schemas.parse import FieldError, Many, Wire
+from gateway.schemas.parse import FewPieces, FieldError, Many, Wire
 from gateway.schemas.unions import TEXT_OR_LIST, TEXT_OR_OBJECT, by_type
 
 PART_TYPES = ("text", "refusal", "image_url", "input_audio", "file")
@@ -124,7 +124,7 @@ Choice = Annotated[
 class ChatRequest(Generation):
     """A chat. Fields that are not listed are accepted and, where a provider answers, passed on to it."""
 
-    messages: Many[Message] = Field(min_length=1, max_length=10_000)
+    messages: Annotated[Many[Message], FewPieces] = Field(min_length=1, max_length=10_000)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of `max_tokens`.")
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)

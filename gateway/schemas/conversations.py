@@ -8,13 +8,13 @@ from pydantic import Field
 
 from gateway.schemas.generation import Asked
 from gateway.schemas.items import Item
-from gateway.schemas.parse import Many
+from gateway.schemas.parse import FewPieces, Many
 from gateway.schemas.responses_api import Label, Note
 
 MOST_AT_ONCE = 20
 """As OpenAI documents."""
 
-Items = Annotated[Many[Item], Field(max_length=MOST_AT_ONCE)]
+Items = Annotated[Many[Item], Field(max_length=MOST_AT_ONCE), FewPieces]
 Notes = Annotated[dict[Label, Note], Field(max_length=16)]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag, model_validator
 
 from gateway.schemas.generation import Named, StopText
-from gateway.schemas.parse import FieldError, Many, Wire
+from gateway.schemas.parse import FewPieces, FieldError, Many, Wire
 from gateway.schemas.unions import TEXT_OR_LIST, by_type
 
 BLOCK_TYPES = ("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking")
@@ -156,7 +156,7 @@ class OutputConfig(Wire):
 class CountRequest(Named):
     """What is counted: all of a request that takes part in its prompt."""
 
-    messages: Many[Turn] = Field(min_length=1, max_length=10_000)
+    messages: Annotated[Many[Turn], FewPieces] = Field(min_length=1, max_length=10_000)
     system: System | None = None
     tools: Many[Tool] | None = Field(default=None, max_length=128)
     tool_choice: ToolChoice | None = None
@@ -201,7 +201,7 @@ def _check_history(turns: list[Turn]) -> None:
     calls: dict[str, str] = {}
     before = ""
     for at, turn in enumerate(turns):
-        if turn.role == "assistant" and before != "assistant":
+        if turn.role != "user" and turn.role != before:
             _check_answered(calls)
             calls = {}
         for place, block in _placed(turn, f"messages[{at}]"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
@@ -24,8 +24,29 @@ Item = TypeVar("Item")
 Many = Annotated[list[Item], Field(fail_fast=True)]
 """A list whose first wrong item ends the check: ten million of them would stop the gateway for a minute."""
 
+MOST_PIECES = 10_000
+"""Parts, blocks and calls of all turns together: a body of ten megabytes has room for half a million, which would stop
+the gateway for seconds."""
+
 FLAT = 200
 """Brackets in a body that cannot be too deep; the writer, unlike the parser, stops at 254 levels."""
+
+
+def _few_pieces(turns: Any) -> Any:
+    """Counted before each is looked at."""
+    found = sum(map(_pieces, turns)) if isinstance(turns, list) else 0
+    if found > MOST_PIECES:
+        raise ValueError(f"at most {MOST_PIECES} parts, blocks and calls in all, got {found}")
+    return turns
+
+
+def _pieces(turn: Any) -> int:
+    lists = [turn[name] for name in ("content", "output", "tool_calls") if name in turn] if type(turn) is dict else ()
+    return sum(1 + _pieces(piece) for pieces in lists if type(pieces) is list for piece in pieces)
+
+
+FewPieces = BeforeValidator(_few_pieces)
+"""For the turns of a conversation."""
 
 
 class FieldError(ValueError):

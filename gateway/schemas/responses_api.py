@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 from gateway.schemas.chat import Function
 from gateway.schemas.generation import Generation
 from gateway.schemas.items import Item
-from gateway.schemas.parse import FieldError, Many, Wire
+from gateway.schemas.parse import FewPieces, FieldError, Many, Wire
 from gateway.schemas.unions import TEXT_OR_LIST, TEXT_OR_OBJECT
 
 MOST_ITEMS = 10_000
@@ -119,7 +119,8 @@ class ResponsesRequest(Generation):
 
     input: (
         Annotated[
-            Annotated[str, Tag("<text>")] | Annotated[Many[Item], Field(max_length=MOST_ITEMS), Tag("<list>")],
+            Annotated[str, Tag("<text>")]
+            | Annotated[Many[Item], Field(max_length=MOST_ITEMS), FewPieces, Tag("<list>")],
             TEXT_OR_LIST,
         ]
         | None

@@ -161,6 +161,20 @@ async def test_a_call_and_what_it_gave(make_app, sdk):
     assert items == ["message", "function_call", "function_call_output", "function_call"]
 
 
+async def test_what_was_told_twice_is_named_and_can_be_removed(make_app, sdk):
+    """As by two responses at once, each of which brings what the call gave."""
+    client = sdk(make_app())
+    call = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c1", "output": "1"}
+    conversation = await client.conversations.create(items=[USER, call, output])
+    (second,) = (await client.conversations.items.create(conversation.id, items=[output])).data
+    with pytest.raises(openai.BadRequestError, match=f"item {second.id} is the second") as caught:
+        await client.responses.create(model="auto", input="Hi", conversation=conversation.id)
+    assert caught.value.param == "conversation.call_id"
+    await client.conversations.items.delete(second.id, conversation_id=conversation.id)
+    await client.responses.create(model="auto", input="Hi", conversation=conversation.id)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_fails_adds_nothing(make_app, exchange, sdk, stream):
     app = make_app(FakeBackend("m", lambda _: [Chunk(0, "Hel"), EngineFailed("It broke.")]))

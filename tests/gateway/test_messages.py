@@ -35,6 +35,7 @@ FUNCTION = {
 CALL = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Paris"}}
 RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "Rain."}
 PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0K"}}
+STEPPED_IN = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [RESULT]}]
 ABLE = frozenset({"tools", "structured_output", "vision", "continuation", "logprobs"})
 
 
@@ -247,6 +248,7 @@ async def test_controls_are_those_of_every_dialect(make_app, exchange):
         (asked("Hi", "Ho", [RESULT]), "messages[2].content[0].tool_use_id"),
         (asked("Hi", [CALL], [RESULT, RESULT]), "messages[2].content[1].tool_use_id"),
         (asked("Hi", [CALL], [RESULT], "Ok", [RESULT]), "messages[4].content[0].tool_use_id"),
+        ({"messages": [*asked("Hi", [CALL])["messages"], *STEPPED_IN]}, "messages[1].content[0]"),
         ({"system": [PICTURE]}, "system[0].type"),
         ({"tools": [{"name": "x"}]}, "tools[0].input_schema"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),

@@ -217,6 +217,46 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(make_app, caplog):
     assert caplog.records[0].fields["outcome"] == "cancelled"
 
 
+PIECES = 10_001
+CALLS = [{"id": str(at), "type": "function", "function": {"name": "f", "arguments": ""}} for at in range(PIECES)]
+USES = [{"type": "tool_use", "id": str(at), "name": "f", "input": {}} for at in range(PIECES)]
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "turn"),
+    [
+        ("/v1/chat/completions", "messages", {"role": "user", "content": [{"type": "text", "text": ""}] * PIECES}),
+        ("/v1/chat/completions", "messages", {"role": "assistant", "tool_calls": CALLS}),
+        ("/v1/messages", "messages", {"role": "assistant", "content": USES}),
+        ("/v1/messages", "messages", {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "x", "content": [{"type": "text", "text": ""}] * PIECES}
+        ]}),
+        ("/v1/responses", "input", {"role": "user", "content": [{"type": "input_text", "text": ""}] * PIECES}),
+        ("/v1/conversations", "items", {"type": "function_call_output", "call_id": "c", "output": [
+            {"type": "input_text", "text": ""}
+        ] * PIECES}),
+    ],
+)  # fmt: skip
+async def test_a_turn_of_half_a_million_pieces_does_not_stop_the_others(make_app, connect, path, field, turn):
+    """Each would be looked at by itself, and nothing else in the meantime."""
+    answer = await connect(make_app()).post(path, json={"model": "auto", field: [turn]})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert "at most 10000 parts, blocks and calls" in error["message"]
+    if path != "/v1/messages":  # whose errors name no field
+        assert error["param"] == field
+
+
+async def test_nested_pieces_are_counted_without_end(make_app, connect):
+    """As deep as a body may be."""
+    turn = piece = {"role": "user"}
+    for _ in range(120):
+        piece["content"] = [{"type": "text"}]
+        piece = piece["content"][0]
+    answer = await connect(make_app()).post("/v1/chat/completions", json={"model": "auto", "messages": [turn]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages[0].content[0].text")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [("GET", "/nowhere", 404), ("POST", "/v1/models", 405), ("GET", "/v1/chat/completions", 405), ("GET", "/v1/", 404)],
