@@ -84,11 +84,13 @@ class _Cutter:
             end = self._end(at, max(done + 1, at + 1), last)
             start_char, end_char = self._trimmed(at, end)
             if start_char < end_char:
-                if self._count(start_char, end_char) > self._most:
+                tokens = self._count(start_char, end_char)
+                if tokens <= self._most:
+                    yield start_char, end_char, tokens
+                else:
                     # At its edges the piece has more tokens than the whole text had there.
                     end = self._shorter(at, done + 1, end)
-                    start_char, end_char = self._trimmed(at, end)
-                yield from self._pieces(start_char, end_char)
+                    yield from self._pieces(*self._trimmed(at, end))
             done = end
             at = self._next_start(at, done, last)
 

@@ -74,6 +74,18 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """A file that is read and cut.
+
+    Attributes:
+        extracted: without `rows`, which only the cutting needs.
+    """
+
+    extracted: Extracted
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Embedder:
     """What a store's vectors were made by: another one's vectors are never mixed with them.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rag.extract.errors import ExtractionError
-from rag.extract.limits import Limits
+from rag.extract.limits import Cutting, Limits
 from rag.extract.process import Extractor, extract
 
-__all__ = ["ExtractionError", "Extractor", "Limits", "extract"]
+__all__ = ["Cutting", "ExtractionError", "Extractor", "Limits", "extract"]

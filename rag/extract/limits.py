@@ -1,8 +1,11 @@
-"""What one file may cost."""
+"""What one file may cost, and how it is to be cut."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rag.chunks import Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +29,15 @@ class Limits:
     text_chars: int = 20_000_000
     pages: int = 20_000
     unpacked_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """How a file is cut.
+
+    Attributes:
+        embedder: the folder of the small model whose tokenizer counts.
+    """
+
+    embedder: Path
+    strategy: Strategy = field(default_factory=Strategy)

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import orjson
 
 from rag.extract import wire
 from rag.extract.errors import ExtractionError, invalid
-from rag.extract.limits import Limits
-from rag.types import Extracted
+from rag.extract.limits import Cutting, Limits
+from rag.types import Document, Extracted
 
 IDLE_S = 60.0
 GRACE_S = 2.0
@@ -62,8 +62,22 @@ class Extractor:
 
         Raises `ExtractionError`. A cancelled call ends the reading at once.
         """
+        return wire.unpack(await self._ask(path, name, limits, on_page, None))
+
+    async def document(
+        self, path: Path, name: str, cutting: Cutting, limits: Limits | None = None, on_page: Progress | None = None
+    ) -> Document:
+        """The same, cut: counting tokens takes as long as reading, and is not done in the gateway's process either.
+
+        Raises `ExtractionError`: `server_error` where the embedder's tokenizer cannot be loaded.
+        """
+        return wire.unpack_document(await self._ask(path, name, limits, on_page, cutting))
+
+    async def _ask(
+        self, path: Path, name: str, limits: Limits | None, on_page: Progress | None, cutting: Cutting | None
+    ) -> Mapping[str, Any]:
         async with self._room, self._worker() as worker:
-            return await worker.extract(path, name, limits or self._limits, on_page)
+            return await worker.read(path, name, limits or self._limits, on_page, cutting)
 
     async def close(self) -> None:
         """End all workers."""
@@ -177,10 +191,19 @@ class _Worker:
         """Wait until it is."""
         await self._process.wait()
 
-    async def extract(self, path: Path, name: str, limits: Limits, on_page: Progress | None) -> Extracted:
-        """Raises `ExtractionError`; not `alive` afterwards where the worker had to be ended."""
+    async def read(
+        self, path: Path, name: str, limits: Limits, on_page: Progress | None, cutting: Cutting | None
+    ) -> Mapping[str, Any]:
+        """The worker's last word. Raises `ExtractionError`; not `alive` afterwards where it had to be ended."""
         ours, theirs = socket.socketpair()
-        request = wire.dumps({"path": str(path), "name": name, "limits": wire.pack_limits(limits)})
+        request = wire.dumps(
+            {
+                "path": str(path),
+                "name": name,
+                "limits": wire.pack_limits(limits),
+                "cutting": wire.pack_cutting(cutting) if cutting else None,
+            }
+        )
         with theirs:
             try:
                 socket.send_fds(self._requests, [request], [theirs.fileno()])
@@ -196,7 +219,7 @@ class _Worker:
 
     async def _answer(
         self, reader: asyncio.StreamReader, name: str, limits: Limits, on_page: Progress | None
-    ) -> Extracted:
+    ) -> Mapping[str, Any]:
         last: dict[str, Any] | None = None
         scanned = False
         try:
@@ -239,10 +262,10 @@ def _loads(line: bytes) -> dict[str, Any] | None:
     return message if isinstance(message, dict) else None
 
 
-def _outcome(last: dict[str, Any] | None, status: int, name: str, limits: Limits) -> Extracted:
+def _outcome(last: Mapping[str, Any] | None, status: int, name: str, limits: Limits) -> Mapping[str, Any]:
     if last is not None and status == 0:
         if last["op"] == "done":
-            return wire.unpack(last)
+            return last
         raise wire.unpack_error(last)
     if status == -signal.SIGXCPU:
         raise _too_slow(name, limits.seconds)

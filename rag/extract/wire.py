@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
+from pathlib import Path
 from typing import Any, cast
 
 import orjson
 
+from rag.chunks import Strategy
 from rag.extract.errors import Code, ExtractionError
-from rag.extract.limits import Limits
-from rag.types import Extracted, Heading, Page
+from rag.extract.limits import Cutting, Limits
+from rag.types import Chunk, Document, Extracted, Heading, Page
 
 
 def pack_limits(limits: Limits) -> dict[str, Any]:
@@ -24,11 +26,22 @@ def unpack_limits(raw: Mapping[str, Any]) -> Limits:
     return Limits(**raw)
 
 
-def pack(extracted: Extracted) -> bytes:
+def pack_cutting(cutting: Cutting) -> dict[str, Any]:
+    """As JSON."""
+    return {"embedder": str(cutting.embedder), "strategy": asdict(cutting.strategy)}
+
+
+def unpack_cutting(raw: Mapping[str, Any]) -> Cutting:
+    """The inverse."""
+    return Cutting(Path(raw["embedder"]), Strategy(**raw["strategy"]))
+
+
+def pack(extracted: Extracted, chunks: Sequence[Chunk] = ()) -> bytes:
     """One line. Places are flat lists: a file of code has a row a line."""
     return dumps(
         {
             "op": "done",
+            "chunks": [(chunk.start, chunk.end, chunk.tokens, chunk.headings, chunk.page) for chunk in chunks],
             "text": extracted.text,
             "kind": extracted.kind,
             "title": extracted.title,
@@ -52,6 +65,16 @@ def unpack(raw: Mapping[str, Any]) -> Extracted:
         rows=tuple(zip(rows[::2], rows[1::2], strict=True)),
         notes=tuple(raw["notes"]),
     )
+
+
+def unpack_document(raw: Mapping[str, Any]) -> Document:
+    """The same, with its chunks."""
+    extracted = unpack(raw)
+    chunks = (
+        Chunk(extracted.text[start:end], start, end, tokens, tuple(headings), page)
+        for start, end, tokens, headings, page in raw["chunks"]
+    )
+    return Document(extracted, tuple(chunks))
 
 
 def pack_error(error: ExtractionError) -> bytes:

@@ -10,7 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rag.extract import ExtractionError, Extractor, Limits, extract
+from rag.chunks import Strategy, chunk
+from rag.extract import Cutting, ExtractionError, Extractor, Limits, extract
+from rag.tokens import load
+from tests.onnx.conftest import find_folder
+from tests.rag.test_extract_readers import write_docx
 
 pytestmark = pytest.mark.anyio
 
@@ -151,3 +155,45 @@ async def test_a_worker_sees_no_secret_of_the_gateway(tmp_path: Path, monkeypatc
         await asyncio.wait([task])
     assert "PATH" in environment
     assert "SOME_PROVIDERS_KEY" not in environment
+
+
+async def test_a_file_is_cut_by_its_embedders_own_tokenizer() -> None:
+    cutting = Cutting(find_folder("bge-small-en-v1.5"), Strategy(100, 30))
+    path = FILES / "manual.pdf"
+    async with Extractor() as extractor:
+        document = await extractor.document(path, path.name, cutting)
+        extracted = await extractor.extract(path, path.name)
+    tokenize = load(cutting.embedder).tokenize
+    assert document.chunks == chunk(extracted, tokenize, cutting.strategy)
+    assert document.extracted == extracted
+    assert [piece.page for piece in document.chunks] == [1, 2, 2]
+    assert document.chunks[-1].tokens == len(tokenize(document.chunks[-1].text)) <= 100
+
+
+async def test_an_embedder_that_cannot_be_loaded_is_our_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    async with Extractor() as extractor:
+        with pytest.raises(ExtractionError) as caught:
+            await extractor.document(tmp_path / "a.txt", "a.txt", Cutting(tmp_path))
+        assert caught.value.code == "server_error"
+        assert (await extractor.extract(tmp_path / "a.txt", "a.txt")).text == "one"
+
+
+async def test_a_fault_that_only_a_library_knows_is_the_files(tmp_path: Path) -> None:
+    """The package's list of parts says that the first begins before the file does."""
+    write_docx(tmp_path / "bad.docx")
+    data = bytearray((tmp_path / "bad.docx").read_bytes())
+    field = data.rindex(b"PK\x05\x06") + 16
+    data[field : field + 4] = (int.from_bytes(data[field : field + 4], "little") + 100).to_bytes(4, "little")
+    (tmp_path / "bad.docx").write_bytes(data)
+    with pytest.raises(ExtractionError, match="damaged") as caught:
+        await extract(tmp_path / "bad.docx", "bad.docx")
+    assert caught.value.code == "invalid_file"
+
+
+async def test_two_gigabytes_are_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "large.txt").open("wb") as file:
+        file.truncate(2 << 30)
+    with pytest.raises(ExtractionError, match="at most 512 MB") as caught:
+        await extract(tmp_path / "large.txt", "large.txt")
+    assert caught.value.code == "invalid_file"
