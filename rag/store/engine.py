@@ -97,6 +97,10 @@ class Engine(Protocol):
         """The best pieces of a store among those that the filter takes, by words and by vector."""
         ...
 
+    def warm(self, cursor: Cursor, embedder: int, dimensions: int) -> None:
+        """Reads into memory what the first search would."""
+        ...
+
     def close(self) -> None:
         """Ends everything; nothing may be called afterwards."""
         ...

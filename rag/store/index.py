@@ -73,7 +73,7 @@ class Index:
             ),
         )
         self._engine.put(cursor, embedder, doc, chunks, vectors)
-        touched(cursor, "docs")
+        _count(cursor, embedder, len(chunks))
         return doc
 
 
@@ -117,7 +117,8 @@ def _complete(engine: Engine, cursor: Cursor, claim: Claim, member: int, doc: in
     before = cursor.one("SELECT doc, next_doc FROM members WHERE n = ?", (member,))
     cursor.run(f"UPDATE members SET {change} WHERE n = ?", (doc, member))  # noqa: S608
     remove_unused(engine, cursor, [one for one in before or () if one is not None])
-    touched(cursor, "members")
+    if not claim.rebuild:
+        touched(cursor, "members")
 
 
 def remove_members(engine: Engine, cursor: Cursor, column: str, n: int) -> None:
@@ -140,11 +141,16 @@ def remove_unused(engine: Engine, cursor: Cursor, docs: Sequence[int]) -> None:
         engine.remove(cursor, row[0], doc, row[1])
         cursor.run("DELETE FROM chunks WHERE id >= ? AND id < ?", (piece_id(doc, 0), piece_id(doc + 1, 0)))
         cursor.run("DELETE FROM docs WHERE n = ?", (doc,))
-        touched(cursor, "docs")
+        _count(cursor, row[0], -row[1])
+
+
+def _count(cursor: Cursor, embedder: int, more: int) -> None:
+    cursor.run("UPDATE embedders SET pieces = pieces + ? WHERE n = ?", (more, embedder))
+    touched(cursor, "docs")
 
 
 def touched(cursor: Cursor, what: str) -> None:
-    """Says to every process that what it holds in memory of `docs` or `members` is of the past."""
+    """Says to every process that what it holds in memory is of the past: of `docs`, or of which `members` are found."""
     cursor.run("UPDATE state SET value = value + 1 WHERE name = ?", (what,))
 
 

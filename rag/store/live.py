@@ -61,8 +61,8 @@ class Live:
         return view
 
     def _total(self, cursor: Cursor) -> int:
-        row = cursor.one("SELECT sum(pieces) FROM docs WHERE embedder = ?", (self._embedder,))
-        return int(row[0] or 0) if row else 0
+        row = cursor.one("SELECT pieces FROM embedders WHERE n = ?", (self._embedder,))
+        return int(row[0]) if row else 0
 
     def _mean(self, cursor: Cursor) -> Vectors:
         import numpy as np

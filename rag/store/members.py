@@ -38,9 +38,7 @@ class Members:
         """Puts a file into a store; it is in progress then. One that is there already is begun anew."""
         with self._engine.write() as cursor:
             store = _living(cursor, store_id)
-            n = self._put(cursor, store, entry, None)
-            touched(cursor, "members")
-            return member(cursor, n)
+            return member(cursor, self._put(cursor, store, entry, None))
 
     def add_batch(self, store_id: str, entries: Sequence[Entry]) -> Batch:
         """Puts several: all of them, or none."""
@@ -52,7 +50,6 @@ class Members:
             assert row is not None
             for entry in entries:
                 self._put(cursor, store, entry, row[0])
-            touched(cursor, "members")
             return Batch(id_, store_id, now, counts(cursor, "batch", row[0]))
 
     def _put(self, cursor: Cursor, store: int, entry: Entry, batch: int | None) -> int:
@@ -118,7 +115,6 @@ class Members:
                 "WHERE batch = ? AND status = 'in_progress'",
                 (n,),
             )
-            touched(cursor, "members")
             return Batch(batch_id, store_id, created, counts(cursor, "batch", n), cancelled=True)
 
 
@@ -187,7 +183,6 @@ class Work:
             )
             if not changed:
                 raise Superseded
-            touched(cursor, "members")
 
 
 def member(cursor: Cursor, n: int) -> StoreFile:

@@ -72,6 +72,9 @@ class PostgresEngine:
         cursor.run(f"DELETE FROM vectors_{embedder} WHERE doc = ?", (doc,))  # noqa: S608
         cursor.run("DELETE FROM words WHERE doc = ?", (doc,))
 
+    def warm(self, cursor: Cursor, embedder: int, dimensions: int) -> None:
+        """See `Engine`. The server has its own memory."""
+
     def search(self, cursor: Cursor, asked: Asked) -> Found:
         """See `Engine`."""
         return Found(self._by_vector(cursor, asked), self._by_words(cursor, asked))

@@ -12,7 +12,7 @@ CREATE TABLE state (name {text} PRIMARY KEY, value {int} NOT NULL){strict};
 INSERT INTO state VALUES ('docs', 0), ('members', 0);
 CREATE TABLE embedders (
     n {serial}, name {text} NOT NULL, sha256 {text} NOT NULL, dimensions {int} NOT NULL,
-    UNIQUE (name, sha256, dimensions)
+    pieces {int} NOT NULL DEFAULT 0, UNIQUE (name, sha256, dimensions)
 ){strict};
 -- What files contain, once for each content, in parts that fit into memory.
 CREATE TABLE contents (n {serial}, sha256 {text} NOT NULL UNIQUE){strict};

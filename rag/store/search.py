@@ -26,6 +26,14 @@ class Search:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def warm(self, store_id: str) -> None:
+        """Reads into memory what the first search would."""
+        with self._engine.read() as cursor:
+            row = cursor.one("SELECT embedder FROM stores WHERE id = ?", (store_id,))
+            if row is None:
+                raise NotThere("vector store", store_id)
+            self._engine.warm(cursor, row[0], embedder_of(cursor, row[0]).dimensions)
+
     def find(
         self,
         store_id: str,

@@ -112,6 +112,10 @@ class SqliteEngine:
         )
         return [Hit(*row) for row in cursor.all(sql, (asked.vector.tobytes(), dump(ids.tolist()), asked.limit))]
 
+    def warm(self, cursor: Cursor, embedder: int, dimensions: int) -> None:
+        """See `Engine`. 1,000,000 pieces take some seconds."""
+        self.live(embedder, dimensions).view(cursor)
+
     def live(self, embedder: int, dimensions: int) -> Live:
         """What of an embedder's vectors is in memory."""
         with self._lock:

@@ -1,0 +1,112 @@
+"""What SQLite alone has: a key, permissions, versions, the scan in memory beside sqlite-vec's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag.filters import parse
+from rag.store.base import DocumentStore, open_store
+from rag.store.engine import Asked
+from rag.store.errors import StoreTrouble
+from rag.store.records import Cut
+from rag.store.sqlite import SqliteEngine
+from rag.store.words import BUDGET, chosen, phrases
+from tests.rag.stores import SMALL, index, nearest, put, texts, vector, work
+
+
+def test_with_a_key_nothing_can_be_read_without_it(tmp_path: Path) -> None:
+    path = tmp_path / "documents.db"
+    store = open_store(str(path), "correct")
+    put(store, store.stores.create("", SMALL).id, "The pump of the hidden plant.")
+    work(store)
+    store.close()
+    assert all(b"hidden" not in one.read_bytes() for one in tmp_path.iterdir())
+    assert path.stat().st_mode & 0o777 == 0o600
+    for key in ("", "wrong"):
+        with pytest.raises(StoreTrouble, match="its key is another one"):
+            open_store(str(path), key)
+    store = open_store(str(path), "correct")
+    assert len(store.stores.list(Cut()).items) == 1
+    store.close()
+
+
+def test_what_is_wrong_with_the_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("no database" * 1_000)
+    with pytest.raises(StoreTrouble, match="not a database"):
+        open_store(str(tmp_path / "text.db"))
+    with pytest.raises(StoreTrouble):
+        open_store("/proc/documents/documents.db")
+    engine = SqliteEngine(tmp_path / "newer.db")
+    with engine.write() as cursor:
+        cursor.run("PRAGMA user_version = 99")
+    engine.close()
+    with pytest.raises(StoreTrouble, match="newer version"):
+        open_store(str(tmp_path / "newer.db"))
+
+
+def test_without_memory_for_it_sqlite_vec_finds_the_same(tmp_path: Path) -> None:
+    engines = [SqliteEngine(tmp_path / "documents.db", scan_bytes=size) for size in (1 << 30, 0)]
+    stores = [DocumentStore(engine) for engine in engines]
+    id_ = stores[0].stores.create("", SMALL).id
+    for n, text in enumerate(texts(200)):
+        put(stores[0], id_, text, {"n": float(n)})
+    work(stores[0])
+    for raw in (None, {"type": "lt", "key": "n", "value": 50}, {"type": "lt", "key": "n", "value": -1}):
+        wanted = parse(raw) if raw else None
+        found = []
+        for engine in engines:
+            with engine.read() as cursor:
+                hits = engine.search(cursor, Asked(1, 1, wanted, "", vector("pump seal"), 10)).vectors
+                found.append([(hit.id, round(hit.score, 5)) for hit in hits])
+        assert found[0] == found[1]
+        assert len(found[0]) == (0 if raw and raw["value"] == -1 else 10)
+    for store in stores:
+        store.close()
+
+
+def test_the_mean_is_taken_again_as_the_store_grows(tmp_path: Path) -> None:
+    """The first file alone would say little of what is to come; and removed rows are given back."""
+    engine = SqliteEngine(tmp_path / "documents.db")
+    store = DocumentStore(engine)
+    id_ = store.stores.create("", SMALL).id
+    files = [put(store, id_, text) for text in texts(60)]
+    claim = store.work.claim("worker", 60.0)
+    assert claim is not None
+    index(store, claim)
+    nearest(store, id_, "pump")
+    work(store)
+    nearest(store, id_, "pump")
+    with engine.read() as cursor:
+        view = engine.live(1, 8).view(cursor)
+        rows = cursor.all("SELECT vector FROM vectors_1")
+    assert view is not None
+    every = np.frombuffer(b"".join(row[0] for row in rows), np.float32).reshape(-1, 8)
+    assert (view.rows, view.dead) == (len(every), 0)
+    assert np.allclose(view.mean, every.mean(axis=0), atol=1e-6)
+    for file in files[:20]:
+        store.members.remove(id_, file.file_id)
+    nearest(store, id_, "pump")
+    store.members.remove(id_, files[20].file_id)
+    nearest(store, id_, "pump")
+    with engine.read() as cursor:
+        after = engine.live(1, 8).view(cursor)
+    assert after is not None
+    assert after.rows - after.dead < len(every) * 0.7
+    assert after.rows < len(every), "rows of removed files are never given back"
+    store.close()
+
+
+def test_words_are_quoted() -> None:
+    assert phrases('The "pump"\0P-101/A * - pump pump') == ['"The"', '"""pump"""', '"P-101/A"', '"pump"']
+
+
+def test_a_question_costs_no_more_than_its_budget() -> None:
+    rows = {"a": BUDGET + 1, "b": 10, "c": BUDGET - 5, "d": 0, "e": 3}
+    assert chosen(list(rows), lambda asked: rows[asked]) == [(3, "e"), (10, "b")]
+    common = {"a": BUDGET + 1, "b": BUDGET + 1, "c": BUDGET + 1, "a AND b": 0, "a AND c": 7}
+    assert chosen(["a", "b", "c"], lambda asked: common[asked]) == [(7, "a AND c")]
+    assert chosen(["a"], lambda asked: common[asked]) == [(BUDGET + 1, "a")]
+    assert chosen([], lambda _: 1) == []
