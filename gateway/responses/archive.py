@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from backends.errors import InvalidRequest, Unavailable
 from gateway.audit_store import Trouble, what_is_wrong
 from gateway.errors import RefusedError
-from gateway.responses.conversations import Addition, Conversation, Found
+from gateway.responses.conversations import MOST_BYTES, Addition, Conversation, Found, TooLongError
 from gateway.responses.items import Item, new_id
 from gateway.responses.store import Kept, MissingError, Store
 
@@ -68,6 +68,8 @@ class Archive:
         """It and those before it, the oldest first. Raises `RefusedError` (404), `InvalidRequest`, `Unavailable`."""
         try:
             chain = await self._do(Store.chain, id_, key, MOST_RESPONSES) if self._there else []
+        except TooLongError:
+            raise too_long("previous_response_id") from None
         except MissingError as error:
             raise not_found(error.id, "previous_response_id", before=id_) from None
         if not chain:
@@ -105,9 +107,27 @@ class Archive:
         await self._do(lambda store: store.conversations.create(made, addition.items))
         return made
 
+    async def described(self, id_: str, key: str) -> Conversation:
+        """The conversation of that key, without its items. Raises `RefusedError` (404), `Unavailable`."""
+        found = await self._do(lambda store: store.conversations.get(id_, key)) if self._there else None
+        if found is None:
+            raise no_conversation(id_)
+        return found
+
     async def conversation(self, id_: str, key: str, param: str | None = None) -> tuple[Conversation, list[Item]]:
-        """The conversation of that key, its items the oldest first. Raises `RefusedError` (404), `Unavailable`."""
-        found = await self._do(lambda store: store.conversations.whole(id_, key)) if self._there else None
+        """The conversation of that key, its items the oldest first. `param`: the field of who goes on from it.
+
+        Raises:
+            RefusedError: (404) there is none.
+            InvalidRequest: it is too long to go on from.
+            Unavailable: it cannot be read.
+        """
+        going_on, found = param is not None, None
+        try:
+            if self._there:
+                found = await self._do(lambda store: store.conversations.whole(id_, key, to_go_on=going_on))
+        except TooLongError:
+            raise too_long(param) from None
         if found is None:
             raise no_conversation(id_, param)
         return found
@@ -118,8 +138,18 @@ class Archive:
             raise no_conversation(id_)
 
     async def extend(self, id_: str, key: str, addition: Addition) -> list[Item]:
-        """Adds to a conversation. Returns the items as they are kept. Raises `RefusedError` (404), `Unavailable`."""
+        """Adds what was said to a conversation. Raises `RefusedError` (404), `Unavailable`."""
         kept = await self._do(lambda store: store.conversations.add(id_, key, addition)) if self._there else None
+        if kept is None:
+            raise no_conversation(id_)
+        return kept
+
+    async def extend_by_hand(self, id_: str, key: str, addition: Addition) -> list[Item]:
+        """The same. Returns the items as they are kept. Raises `InvalidRequest` if it would get too long, besides."""
+        try:
+            kept = await self._do(lambda store: store.conversations.extend(id_, key, addition)) if self._there else None
+        except TooLongError:
+            raise too_long("items") from None
         if kept is None:
             raise no_conversation(id_)
         return kept
@@ -182,6 +212,12 @@ class Archive:
         store, self._store = self._store, None
         if store:
             store.close()
+
+
+def too_long(param: str | None) -> InvalidRequest:
+    """400."""
+    message = f"More than {MOST_BYTES >> 20} MB come together in that conversation. Begin another one."
+    return InvalidRequest(message, param=param)
 
 
 def no_conversation(id_: str, param: str | None = None) -> RefusedError:

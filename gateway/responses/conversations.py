@@ -28,6 +28,12 @@ CREATE UNIQUE INDEX conversation_items_id ON conversation_items (conversation, i
 CREATE INDEX conversation_items_by_id ON conversation_items (id);
 """
 _COLUMNS: Final = "id, key, created, metadata, declared, local_only"
+MOST_BYTES: Final = 64 << 20
+"""Of one conversation: all of it is in memory when a response goes on from it, several times over."""
+
+
+class TooLongError(Exception):
+    """More than `MOST_BYTES` of one conversation would come together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +124,26 @@ class Conversations:
         forget(self._db)
         return True
 
-    def whole(self, id_: str, key: str) -> tuple[Conversation, list[Item]] | None:
-        """With its items, the oldest first."""
+    def check(self, id_: str, more: int = 0) -> None:
+        """Raises `TooLongError` if so many bytes more are too many."""
+        asked = "SELECT coalesce(sum(length(item)), 0) FROM conversation_items WHERE conversation = ?"
+        ((size,),) = self._db.execute(asked, (id_,)).fetchall()
+        if int(size) + more > MOST_BYTES:  # type: ignore[arg-type]
+            raise TooLongError
+
+    def whole(self, id_: str, key: str, *, to_go_on: bool = False) -> tuple[Conversation, list[Item]] | None:
+        """With its items, the oldest first. Raises `TooLongError`: it cannot be gone on from."""
         found = self.get(id_, key)
+        if found and to_go_on:
+            self.check(id_)
         rows = self._db.execute("SELECT item FROM conversation_items WHERE conversation = ? ORDER BY place", (id_,))
         return (found, [orjson.loads(item) for (item,) in rows]) if found else None
+
+    def extend(self, id_: str, key: str, addition: Addition) -> list[Item] | None:
+        """As `add`, by hand. Raises `TooLongError`."""
+        if self.get(id_, key) is not None:
+            self.check(id_, len(orjson.dumps(addition.items)))
+        return self.add(id_, key, addition)
 
     def add(self, id_: str, key: str, addition: Addition) -> list[Item] | None:
         """Adds items at its end. An id that it has already becomes another one. None: there is no such conversation.

@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.audit_store import Trouble
-from gateway.responses.conversations import SCHEMA, Addition, Conversations, Found, forget
+from gateway.responses.conversations import MOST_BYTES, SCHEMA, Addition, Conversations, Found, TooLongError, forget
 from gateway.responses.items import Item, kept_of
 
 VERSION: Final = 2
@@ -42,6 +42,7 @@ PRAGMA user_version = 2;
 _COLUMNS: Final = (
     "id, key, created, previous, status, body, input, declared, local_only, answered, job, runs, conversation"
 )
+_BODY: Final = _COLUMNS.split(", ").index("body")
 _CHAIN: Final = f"""
 WITH RECURSIVE chain (id, depth) AS (
     SELECT ?1, 0 UNION ALL
@@ -173,11 +174,14 @@ class Store:
         return _kept(row) if row else None
 
     def chain(self, id_: str, key: str, most: int) -> list[Kept]:
-        """It and those before it, the oldest first; no more than `most` + 1. Raises `MissingError`."""
-        chain = []
+        """It and those before it, the oldest first; no more than `most` + 1. Raises `MissingError`, `TooLongError`."""
+        chain, size = [], 0
         for found, *row in self._db.execute(_CHAIN, (id_, key, most)):
             if row[0] is None:
                 raise MissingError(str(found))
+            size += len(row[_BODY]) + len(row[_BODY + 1])
+            if size > MOST_BYTES:
+                raise TooLongError
             chain.append(_kept(row))
         return chain
 

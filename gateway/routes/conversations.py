@@ -46,7 +46,7 @@ def read_endpoint(archive: Archive) -> Endpoint:
     """The conversation object."""
 
     async def read_conversation(http: HTTPRequest) -> Response:
-        found, _ = await archive.conversation(http.path_params["id"], outcome_of(http).key)
+        found = await archive.described(http.path_params["id"], outcome_of(http).key)
         return json_response(found.object())
 
     return read_conversation
@@ -58,7 +58,7 @@ def update_endpoint(archive: Archive) -> Endpoint:
     async def update_conversation(http: HTTPRequest) -> Response:
         wire, id_, key = check(ConversationUpdate, await _body(http)), http.path_params["id"], outcome_of(http).key
         await archive.describe(id_, key, wire.metadata)
-        found, _ = await archive.conversation(id_, key)
+        found = await archive.described(id_, key)
         return json_response(found.object())
 
     return update_conversation
@@ -82,7 +82,7 @@ def add_items_endpoint(inference: Inference) -> Endpoint:
         raw = await _body(http)
         asked.refuse_items(raw, "items")
         addition = await _addition(inference, http, check(ConversationItems, raw), raw)
-        kept = await inference.archive.extend(http.path_params["id"], outcome_of(http).key, addition)
+        kept = await inference.archive.extend_by_hand(http.path_params["id"], outcome_of(http).key, addition)
         return json_response(page(kept, {"order": "asc"}))
 
     return create_items

@@ -6,11 +6,11 @@ import openai
 import pytest
 from openai.types.conversations import Conversation, ConversationItemList
 
-from backends.errors import EngineFailed
+from backends.errors import EngineFailed, InvalidRequest
 from backends.fake import FakeBackend, say
 from backends.types import Chunk, ToolDelta, Usage
 from gateway.responses.archive import Archive
-from gateway.responses.conversations import Addition
+from gateway.responses.conversations import MOST_BYTES, Addition
 from gateway.responses.items import items_of
 from gateway.schemas.response_objects import ConversationObject, DeletedConversation, ResponseItemList, ResponseObject
 from tests.gateway.conftest import living
@@ -336,6 +336,26 @@ async def test_what_nobody_added_to_for_long_is_removed(tmp_path):
     with pytest.raises(Exception, match="no conversation"):
         await archive.conversation(old.id, "")
     archive.close()
+
+
+async def test_one_that_is_too_long_is_still_listed_and_can_be_shortened(make_app, sdk, tmp_path):
+    """It is not gone on from, and nothing is added by hand: all of it would come together in memory."""
+    first, second, third = (
+        {"type": "message", "id": f"msg_{n}", "role": "user", "content": "x" * (MOST_BYTES // 3)} for n in "123"
+    )
+    archive = Archive(tmp_path / "responses.db", keep_days=10)
+    made = await archive.begin_conversation("", {}, Addition([first, second], 1e10))
+    with pytest.raises(InvalidRequest, match="More than 64 MB"):
+        await archive.extend_by_hand(made.id, "", Addition([third, {**USER, "type": "message", "id": "msg_4"}], 1e10))
+    await archive.extend(made.id, "", Addition([third], 1e10))
+    archive.close()
+    client = sdk(make_app())
+    with pytest.raises(openai.BadRequestError, match="More than 64 MB") as caught:
+        await client.responses.create(model="auto", input="Hi", conversation=made.id)
+    assert caught.value.param == "conversation"
+    page = await client.conversations.items.list(made.id, limit=1)
+    await client.conversations.items.delete(page.data[0].id, conversation_id=made.id)
+    await client.responses.create(model="auto", input="Hi", conversation=made.id)
 
 
 async def test_a_file_of_the_first_version_is_taken_over(tmp_path):

@@ -9,10 +9,11 @@ from dataclasses import replace
 import openai
 import pytest
 
+from backends.errors import InvalidRequest
 from backends.fake import FakeBackend, say
 from backends.types import Chunk, ToolDelta, Usage
 from gateway.responses.archive import Archive
-from gateway.responses.conversations import Addition
+from gateway.responses.conversations import MOST_BYTES, Addition
 from gateway.responses.store import Kept
 from gateway.schemas.response_objects import ResponseItemList, ResponseObject
 from tests.gateway.conftest import living
@@ -334,6 +335,17 @@ async def test_old_responses_are_removed_unless_a_younger_one_goes_on_from_them(
                 await last.get(id_, "")
     finally:
         last.close()
+
+
+async def test_a_chain_that_is_too_long_is_not_gone_on_from(archive):
+    made, _ = archive
+    third = [{"type": "message", "id": "i", "content": "x" * (MOST_BYTES // 3)}]
+    for id_, previous in (("a", None), ("b", "a"), ("c", "b")):
+        await made.add(replace(kept(id_, 1.0, previous), input=third))
+    assert len(await made.chain("b", "")) == 2
+    with pytest.raises(InvalidRequest, match="More than 64 MB") as caught:
+        await made.chain("c", "")
+    assert caught.value.param == "previous_response_id"
 
 
 async def test_too_large_a_file_loses_its_oldest(archive, tmp_path):
