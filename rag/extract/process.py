@@ -17,12 +17,14 @@ from typing import Any
 import orjson
 
 from rag.extract import wire
+from rag.extract.builder import scrub, squeeze
 from rag.extract.errors import ExtractionError, invalid
 from rag.extract.limits import Cutting, Limits
 from rag.types import Document, Extracted
 
 IDLE_S = 60.0
 GRACE_S = 2.0
+MOST_NAME_CHARS = 200
 # Of a worker's environment: nothing else of the gateway's is its business, least of all keys.
 ENVIRONMENT = (
     "PATH LANG LC_ALL LC_CTYPE TZ LD_LIBRARY_PATH DYLD_LIBRARY_PATH PYTHONPATH VIRTUAL_ENV TESSDATA_PREFIX "
@@ -76,6 +78,7 @@ class Extractor:
     async def _ask(
         self, path: Path, name: str, limits: Limits | None, on_page: Progress | None, cutting: Cutting | None
     ) -> Mapping[str, Any]:
+        name = squeeze(scrub(name))[-MOST_NAME_CHARS:]  # what it ends in counts
         async with self._room, self._worker() as worker:
             return await worker.read(path, name, limits or self._limits, on_page, cutting)
 
@@ -198,7 +201,7 @@ class _Worker:
         ours, theirs = socket.socketpair()
         request = wire.dumps(
             {
-                "path": str(path),
+                "path": wire.pack_path(path),
                 "name": name,
                 "limits": wire.pack_limits(limits),
                 "cutting": wire.pack_cutting(cutting) if cutting else None,

@@ -25,7 +25,7 @@ def row_text(cells: Sequence[str], names: Sequence[str] | None) -> str:
     """One row's line; empty where all cells are."""
     values = [squeeze(cell) for cell in cells]
     if names is None:
-        return " | ".join(values) if any(values) else ""
+        return " | ".join(values).rstrip(" |")
     labels = [squeeze(name)[:MOST_NAME_CHARS] for name in names] + [""] * (len(values) - len(names))
     pairs = zip(labels, values, strict=False)
     return "; ".join(f"{label}: {value}" if label else value for label, value in pairs if value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
@@ -16,6 +17,16 @@ from rag.extract.limits import Cutting, Limits
 from rag.types import Chunk, Document, Extracted, Heading, Page
 
 
+def pack_path(path: Path) -> str:
+    """As JSON: a name on the disk need not be text in any encoding."""
+    return os.fsencode(path).hex()
+
+
+def unpack_path(raw: str) -> Path:
+    """The inverse."""
+    return Path(os.fsdecode(bytes.fromhex(raw)))
+
+
 def pack_limits(limits: Limits) -> dict[str, Any]:
     """As JSON."""
     return asdict(limits)
@@ -28,12 +39,12 @@ def unpack_limits(raw: Mapping[str, Any]) -> Limits:
 
 def pack_cutting(cutting: Cutting) -> dict[str, Any]:
     """As JSON."""
-    return {"embedder": str(cutting.embedder), "strategy": asdict(cutting.strategy)}
+    return {"embedder": pack_path(cutting.embedder), "strategy": asdict(cutting.strategy)}
 
 
 def unpack_cutting(raw: Mapping[str, Any]) -> Cutting:
     """The inverse."""
-    return Cutting(Path(raw["embedder"]), Strategy(**raw["strategy"]))
+    return Cutting(unpack_path(raw["embedder"]), Strategy(**raw["strategy"]))
 
 
 def pack(extracted: Extracted, chunks: Sequence[Chunk] = ()) -> bytes:

@@ -73,7 +73,7 @@ def _serve(request: Mapping[str, Any], answer: socket.socket, requests: socket.s
     """Fork, wait, and tell how it ended: the answer may break off in the midst of a line."""
     if request["cutting"]:
         with contextlib.suppress(BackendError, OSError):
-            tokenizers.get(Path(request["cutting"]["embedder"]))  # before the fork: once for all files
+            tokenizers.get(wire.unpack_cutting(request["cutting"]).embedder)  # before the fork: once for all files
     child = os.fork()
     if child == 0:
         code = 1
@@ -99,7 +99,7 @@ def _work(request: Mapping[str, Any], answer: socket.socket, tokenizers: Tokeniz
             _allow_seconds(limits.ocr_seconds)
         answer.sendall(wire.dumps({"op": "progress", "page": page, "pages": pages, "scanned": scanned}))
 
-    source = Source(Path(request["path"]), request["name"], limits, progress)
+    source = Source(wire.unpack_path(request["path"]), request["name"], limits, progress)
     cutting = wire.unpack_cutting(request["cutting"]) if request["cutting"] else None
     answer.sendall(_read(source, cutting, tokenizers))
 

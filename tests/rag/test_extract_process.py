@@ -191,6 +191,16 @@ async def test_a_fault_that_only_a_library_knows_is_the_files(tmp_path: Path) ->
     assert caught.value.code == "invalid_file"
 
 
+async def test_a_files_name_may_be_anything(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"Pr\xfcfung\n.md")  # as an old system wrote it
+    path.write_text("# One")
+    found = await extract(path, path.name)
+    assert (found.kind, found.title) == ("markdown", "One")
+    path.write_text("")
+    with pytest.raises(ExtractionError, match=r"^Pr\ufffdfung \.md is empty\.$"):
+        await extract(path, path.name)
+
+
 async def test_two_gigabytes_are_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "large.txt").open("wb") as file:
         file.truncate(2 << 30)
