@@ -1,0 +1,112 @@
+"""What two texts share, by their words: how much of a question stands in a passage, and what is said twice. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+_WORD: Final = re.compile(r"[^\W_]+")
+_PIECE: Final = re.compile(r"\w+|[^\w\s]")
+_ENDINGS: Final = ("ing", "ed", "es", "s")
+_LEAST_STEM: Final = 3
+SHINGLE: Final = 4
+"""Words in a row. Fewer are shared by texts that only are of the same matter."""
+ALIKE: Final = 0.9
+"""Of the smaller text's shingles, from which two texts say the same."""
+
+# Words of which a question is made, whatever it is about.
+_EMPTY: Final = frozenset(
+    "a about all am an and any are as at be been but by can could did do does doing for from get gets had has have how "
+    "i if in into is it its let may me might must my no not of off on one or our out over shall she he should so some "
+    "such than that the their them then there these they this those to under until up use used was we were what when "
+    "where whether which while who whom whose why will with without would you your".split()
+)
+
+
+def stem(word: str) -> str:
+    """Roughly, for English; a word of another language loses at most an s."""
+    for ending in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= _LEAST_STEM:
+            return word[: -len(ending)]
+    return word
+
+
+def stems(text: str) -> frozenset[str]:
+    """Of all words of a text."""
+    return frozenset(stem(word) for word in _WORD.findall(text.lower()))
+
+
+def content(question: str) -> frozenset[str]:
+    """Stems of those words of a question that say what it is about; all of its words where none does."""
+    words = _WORD.findall(question.lower())
+    return frozenset(stem(word) for word in words if word not in _EMPTY) or frozenset(map(stem, words))
+
+
+class Coverage:
+    """How much of a question stands in passages, its rare words counting more (by BM25's inverse document frequency).
+
+    How rare a word is, is seen among the candidates: what none of them has, the store hardly has.
+    """
+
+    def __init__(self, question: str, candidates: Iterable[str]) -> None:
+        self._words = content(question)
+        found: Counter[str] = Counter()
+        n = 0
+        for text in candidates:
+            found.update(self._words & stems(text))
+            n += 1
+        self._weights = {word: math.log1p((n - found[word] + 0.5) / (found[word] + 0.5)) for word in self._words}
+
+    def of(self, passages: Iterable[str]) -> float:
+        """0 to 1: of that passage which has the most; 1 for a question without words, 0 without passages."""
+        whole = sum(self._weights.values())
+        if not whole:
+            return 1.0
+        shares = [sum(self._weights[word] for word in sorted(self._words & stems(text))) / whole for text in passages]
+        return min(1.0, max(shares, default=0.0))
+
+
+def window(text: str, question: str, most: int) -> str:
+    """The part of a text that has most of the question's words; of parts that have as many, the first.
+
+    Args:
+        most: words and signs in it. A reranker's tokens are about 1.3 times as many.
+    """
+    pieces = [(match.start(), match.end()) for match in _PIECE.finditer(text)]
+    if len(pieces) <= most:
+        return text
+    wanted = content(question)
+    kept = [stem(text[start:end].lower()) for start, end in pieces]
+    step = max(1, most // 4)
+    starts = [*range(0, len(pieces) - most, step), len(pieces) - most]
+    best = max(starts, key=lambda at: (_asked(kept[at : at + most], wanted), -at))
+    return text[pieces[best][0] : pieces[best + most - 1][1]]
+
+
+def _asked(words: Sequence[str], wanted: frozenset[str]) -> float:
+    """Different words first, then how often."""
+    found = Counter(word for word in words if word in wanted)
+    return sum(1 + 0.1 * min(3, times - 1) for times in found.values())
+
+
+class Fingerprint:
+    """What a text says, for telling whether another one says the same."""
+
+    def __init__(self, text: str) -> None:
+        words = _WORD.findall(text.lower())
+        last = max(1, len(words) - SHINGLE + 1)
+        self._shingles = frozenset(tuple(words[at : at + SHINGLE]) for at in range(last)) if words else frozenset()
+        # Pages for two models of a machine often differ in a number only; such are not the same.
+        self._numbers = frozenset(word for word in words if any(letter.isdigit() for letter in word))
+
+    def same(self, other: Fingerprint) -> bool:
+        """Whether one of the two can be left out: nearly all words in the same order, and no other number."""
+        fewer = min(len(self._shingles), len(other._shingles))
+        if self._numbers != other._numbers:
+            return False
+        if not fewer:
+            return not self._shingles and not other._shingles
+        return len(self._shingles & other._shingles) >= ALIKE * max(len(self._shingles), len(other._shingles))
