@@ -61,6 +61,11 @@ def _promises(model: schema.ProviderModelSettings) -> bool:
     return bool({"structured_output", "tools"} & set(model.capabilities) - set(model.enforces))
 
 
+def _capabilities(model: schema.ProviderModelSettings) -> frozenset[str]:
+    """Providers that take tools may take them in the older form as well; no model on the box does."""
+    return frozenset(model.capabilities) | (frozenset({"functions"}) if "tools" in model.capabilities else frozenset())
+
+
 def remote_routes(config: Config) -> list[Route]:
     """The routes alone; needs no key."""
     return [_route(row, model) for row in config.providers for model in row.models]
@@ -75,7 +80,7 @@ def _route(row: schema.ProviderSettings, model: schema.ProviderModelSettings) ->
         name,
         "remote",
         model.context_length,
-        frozenset(model.capabilities),
+        _capabilities(model),
         frozenset(model.kinds),
         provider=row.name,
         price=price if any((price.input, price.output, price.cached)) else None,
@@ -108,7 +113,7 @@ def _model(row: schema.ProviderModelSettings) -> RemoteModel:
     return RemoteModel(
         id=row.name,
         context_length=row.context_length,
-        capabilities=frozenset(row.capabilities),
+        capabilities=_capabilities(row),
         kinds=frozenset(row.kinds),
     )
 

@@ -14,6 +14,7 @@ NEEDS = {
     "audio": "cannot hear audio",
     "files": "cannot read attached files",
     "tools": "cannot call tools",
+    "functions": "takes `tools`, not the older `functions`",
     "structured_output": "cannot be held to a response format",
     "grammar": "cannot be held to a grammar",
     "audio_output": "cannot speak",

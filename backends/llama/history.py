@@ -23,9 +23,11 @@ def cleaned(messages: Sequence[Message]) -> list[dict[str, Any]]:
         InvalidRequest: arguments are no JSON object; `param` has the place.
     """
     told = [_cleaned(message, f"messages[{at}]") for at, message in enumerate(messages)]
-    names = {call.get("id"): call["function"]["name"] for message in told for call in message.get("tool_calls") or ()}
+    names: dict[Any, str] = {}  # of the turn: clients count their calls anew in each
     for message in told:
-        if message["role"] == "tool" and (name := names.get(message.get("tool_call_id"))):
+        if message["role"] != "tool":
+            names = {call.get("id"): call["function"]["name"] for call in message.get("tool_calls") or ()}
+        elif name := names.get(message.get("tool_call_id")):
             message.setdefault("name", name)
     return told
 
@@ -40,14 +42,18 @@ def _cleaned(message: Message, place: str) -> dict[str, Any]:
 
 def _with_object(call: Message, place: str) -> dict[str, Any]:
     text = call["function"]["arguments"]
+    wrong = ""
     try:
         arguments = orjson.loads(text) if text.strip() else {}
+        if not isinstance(arguments, dict):
+            wrong = "are no JSON object"
+        orjson.dumps(arguments)  # as the engine will be told of them
     except orjson.JSONDecodeError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise InvalidRequest(
-            "The arguments of an earlier call are no JSON object.", param=f"{place}.function.arguments"
-        )
+        wrong = "are no JSON object"
+    except orjson.JSONEncodeError:
+        wrong = "are nested too deeply"
+    if wrong:
+        raise InvalidRequest(f"The arguments of an earlier call {wrong}.", param=f"{place}.function.arguments")
     return {**call, "function": {**call["function"], "arguments": arguments}}
 
 
@@ -61,12 +67,12 @@ def described(tool: Message) -> dict[str, Any]:
 
 def one_by_one(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Each call in a message of its own, with its result right behind it: for templates that know only that."""
-    results = {message.get("tool_call_id"): message for message in messages if message["role"] == "tool"}
     told: list[dict[str, Any]] = []
-    for message in messages:
+    for at, message in enumerate(messages):
         if message["role"] == "tool":
             continue
         calls = message.get("tool_calls") or ()
+        results = _results(messages, at + 1)
         if not calls:
             told.append(dict(message))
         for nth, call in enumerate(calls):
@@ -75,6 +81,16 @@ def one_by_one(messages: Sequence[Message]) -> list[dict[str, Any]]:
             if result := results.get(call.get("id")):
                 told.append(dict(result))
     return told
+
+
+def _results(messages: Sequence[Message], start: int) -> dict[Any, Message]:
+    """By call, those that stand right there: a later turn may count its calls as this one does."""
+    found: dict[Any, Message] = {}
+    for at in range(start, len(messages)):
+        if messages[at]["role"] != "tool":
+            break
+        found[messages[at].get("tool_call_id")] = messages[at]
+    return found
 
 
 def texts_apart(messages: Sequence[Message]) -> list[dict[str, Any]]:

@@ -101,8 +101,10 @@ def _content_needs(messages: list[Mapping[str, Any]]) -> dict[str, str]:
 
 def _field_needs(wire: ChatRequest) -> dict[str, str]:
     needs: dict[str, str] = {}
-    if (wire.tools or wire.functions) and wire.tool_choice != "none":
-        needs["tools"] = "tools" if wire.tools else "functions"
+    if wire.tools and wire.tool_choice != "none":
+        needs["tools"] = "tools"
+    if wire.functions:
+        needs["functions"] = "functions"
     if wire.modalities and "audio" in wire.modalities:
         needs["audio_output"] = "modalities"
     if wire.web_search_options is not None:

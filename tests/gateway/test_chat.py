@@ -186,3 +186,18 @@ async def test_models_aliases_and_auto_are_listed(make_app, sdk):
     answer = await client.chat.completions.with_raw_response.create(model="gpt-4o-mini", messages=USER)
     assert answer.headers["x-outstation-reason"] == "alias gpt-4o-mini for auto"
     assert answer.parse().model == "m"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"functions": [{"name": "get", "parameters": {}}]}, "functions"),
+        ({"tools": [{"type": "function", "function": {"name": "get"}}]}, "tools"),
+        ({"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}, "modalities"),
+        ({"web_search_options": {}}, "web_search_options"),
+    ],
+)
+async def test_what_no_model_here_can_do_is_named(make_app, sdk, fields, param):
+    with pytest.raises(openai.BadRequestError) as caught:
+        await sdk(make_app(FakeBackend("m"))).chat.completions.create(model="m", messages=USER, **fields)
+    assert (caught.value.code, caught.value.param) == ("unsupported_capability", param)

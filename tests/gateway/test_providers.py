@@ -162,7 +162,7 @@ def test_a_route_is_what_the_file_says(start):
     (route,) = remote_routes(config)
     assert (route.name, route.model, route.location, route.provider) == ("acme/large", "acme/large", "remote", "acme")
     assert (route.price.input, route.price.output, route.price.cached, route.quality) == (1, 2, 0.5, 3)
-    assert route.capabilities == {"tools"}
+    assert route.capabilities == {"tools", "functions"}
     assert provider_aliases(config) == {"big": "acme/large"}
     free = ACME.replace("_price = 1", "_price = 0").replace("_price = 2", "_price = 0")
     assert remote_routes(start(free))[0].price is None

@@ -175,6 +175,21 @@ def test_calls_come_one_by_one_where_the_template_knows_only_that(name: str) -> 
     assert "I look." in str(messages)
 
 
+@pytest.mark.parametrize("name", ["llama3", "gpt-oss", "hermes"])
+def test_each_turn_may_count_its_calls_anew(name: str) -> None:
+    turns = [
+        turn
+        for nth, tool in enumerate(("get", "stop"))
+        for turn in (
+            {"role": "assistant", "content": "", "tool_calls": [call("call_0", tool, "{}")]},
+            result("call_0", f"result {nth}"),
+        )
+    ]
+    messages = asked(template_of(name), ASKS, *turns).messages
+    told = [(message.get("name"), message["content"]) for message in messages if message["role"] == "tool"]
+    assert told == [("get", "result 0"), ("stop", "result 1")]
+
+
 def test_gpt_oss_thinks_or_says_beside_a_call() -> None:
     turn = {**HISTORY[1], "reasoning_content": "Hm."}
     system = [{"role": "system", "content": text} for text in ("Be brief.", "Be kind.")]
@@ -234,3 +249,11 @@ def test_arguments_that_are_none_are_refused_with_their_place(arguments: str) ->
     with pytest.raises(InvalidRequest, match="no JSON object") as caught:
         cleaned([ASKS, turn])
     assert caught.value.param == "messages[1].tool_calls[1].function.arguments"
+
+
+def test_arguments_that_could_not_be_passed_on_are_refused() -> None:
+    deep = '{"a": ' * 300 + "1" + "}" * 300
+    turn = {"role": "assistant", "content": "", "tool_calls": [call("a", "get", deep)]}
+    with pytest.raises(InvalidRequest, match="nested too deeply") as caught:
+        cleaned([ASKS, turn])
+    assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
