@@ -1,1 +1,2 @@
-"""The site's documents. Empty until files and vector stores arrive; the name is kept so that nothing else takes it."""
+"""The site's documents: read and cut (`extract`, `chunks`), kept and searched (`store`), ranked (`rank`). No route serves
+them yet."""
