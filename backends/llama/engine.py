@@ -36,8 +36,10 @@ class Engine:
         emit: Emit,
         *,
         n_ctx: int,
+        when_quiet: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """`when_quiet` is called once, at the first moment that nobody asks for anything."""
         self.counters = Counters()
         self.scheduler = scheduler
         self._model = model
@@ -45,6 +47,7 @@ class Engine:
         self._governor = governor
         self._emit = emit
         self._n_ctx = n_ctx
+        self._when_quiet: Callable[[], None] | None = when_quiet
         self._clock = clock
         self._jobs: dict[str, Running] = {}
         self._by_key: dict[tuple[str, int], Choice] = {}
@@ -136,7 +139,8 @@ class Engine:
         return not self._closed
 
     def _sleep(self) -> None:
-        """Until there is something to do. What others left in the cache is backed up meanwhile, a prefix at a time."""
+        """Until there is something to do. Meanwhile, what later requests need is made ready, and what others left in
+        the cache is backed up, a prefix at a time."""
         if self._jobs:
             return
         limit: float | None = QUIET_S
@@ -144,6 +148,10 @@ class Engine:
             with self._wake:
                 if self._wake.wait_for(lambda: self._closed or bool(self._inbox), limit):
                     return
+            if self._when_quiet:
+                self._when_quiet()
+                self._when_quiet, limit = None, 0.0
+                continue
             limit = 0.0 if self.scheduler.kv.back_up() else None
 
     def _add(self, job: Job) -> None:

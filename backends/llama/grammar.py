@@ -5,6 +5,7 @@ A `Grammars` compiles, once for each source; each choice follows a `Constraint` 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ class Grammars:
     """The grammars of one model. Thread-safe.
 
     Args:
-        tokenizer: makes llguidance's tokenizer; called once, when the first grammar is asked for (about a second).
+        tokenizer: makes llguidance's tokenizer; called once, by `warm` or with the first grammar (up to a second).
         n_vocab: tokens that the model knows.
         special: the id of a mark such as `<tool_call>`, if it is one token, which text cannot spell.
         talk: how the model writes calls, and what it may think before its answer.
@@ -52,6 +53,19 @@ class Grammars:
         self._talk = talk or Talk.of(None)
         self._lock = threading.Lock()
         self._compiled: OrderedDict[tuple[Grammar, Opening], Any] = OrderedDict()
+
+    def warm(self) -> None:
+        """Makes the tokenizer, unless there is one: in that time no other thread of the process gets on.
+
+        Never fails: a vocabulary that cannot have grammars answers all else, and says so when one is asked for.
+        """
+        with self._lock, contextlib.suppress(Exception):
+            self._ready()
+
+    def _ready(self) -> Any:
+        if self._tokenizer is None:
+            self._tokenizer = self._make_tokenizer()
+        return self._tokenizer
 
     def compile(self, grammar: Grammar, opening: Opening = "answer") -> Constraint:
         """A constraint at its beginning. `opening`: what may come before the answer, which is what the grammar is of.
@@ -74,14 +88,12 @@ class Grammars:
     def _compile(self, grammar: Grammar, opening: Opening) -> Any:
         import llguidance
 
-        if self._tokenizer is None:
-            self._tokenizer = self._make_tokenizer()
         if grammar.kind == "tools":
             calls = Calls.of(grammar)
             _check_functions(calls.functions)
             _check_form(calls.otherwise)
         limits = llguidance.LLParserLimits(verbose_errors=False)
-        matcher = llguidance.LLMatcher(self._tokenizer, self._source(grammar, opening), log_level=0, limits=limits)
+        matcher = llguidance.LLMatcher(self._ready(), self._source(grammar, opening), log_level=0, limits=limits)
         if matcher.is_error():
             raise _refused(grammar, _reason(matcher.get_error()))
         # What compiles may still allow nothing: a reference that only leads to itself.

@@ -45,6 +45,10 @@ class Preparer:
         self._grammars = Grammars(model.grammar_tokenizer, model.n_vocab, model.control_token, self._talk)
         self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
 
+    def warm(self) -> None:
+        """Makes what the first grammar needs."""
+        self._grammars.warm()
+
     def prepare(self, message: Mapping[str, Any]) -> protocol.Prepared:
         """Tokenise and keep. Raises `InvalidRequest`."""
         opening: Opening = "answer"

@@ -91,7 +91,8 @@ def _load(channel: Channel, options: Mapping[str, Any]) -> tuple[Engine, Prepare
     )
     scheduler.cost = _measured_cost(context)
     stats = Statistics(channel, scheduler, governor, threads)
-    engine = Engine(model, context, scheduler, governor, stats.emit, n_ctx=n_ctx)
+    preparer = Preparer(model, n_ctx, scheduler.provided)
+    engine = Engine(model, context, scheduler, governor, stats.emit, n_ctx=n_ctx, when_quiet=preparer.warm)
     stats.engine = engine
     ready = {
         "op": "ready",
@@ -100,7 +101,7 @@ def _load(channel: Channel, options: Mapping[str, Any]) -> tuple[Engine, Prepare
         "threads": governor.threads if governor else threads,
         "load_s": time.perf_counter() - started,
     }
-    return engine, Preparer(model, n_ctx, scheduler.provided), ready
+    return engine, preparer, ready
 
 
 def _fastest_threads(context: Context, cores: int) -> int:

@@ -101,6 +101,7 @@ class Bench:
         n_ctx: int = 2000,
         host_tokens: int = 300,
     ) -> None:
+        self.quiet: list[list[Output]] = []
         self.out: list[Output] = []
         self.now = 0.0
         self.context = FakeContext(cells)
@@ -116,6 +117,7 @@ class Bench:
             None,
             self.out.extend,
             n_ctx=min(n_ctx, cells),
+            when_quiet=lambda: self.quiet.append(list(self.out)),
             clock=self.clock,
         )
 
@@ -340,6 +342,22 @@ def test_what_was_computed_is_backed_up_while_nothing_happens() -> None:
         thread.join(10)
     assert not thread.is_alive()
     assert bench.kv.used == bench.kv.evictable > 0
+
+
+def test_what_later_requests_need_is_made_ready_once_and_only_when_nobody_asks() -> None:
+    bench = Bench()
+    bench.submit("a", prompt(10))
+    thread = threading.Thread(target=bench.engine.run)
+    thread.start()
+    try:
+        wait_for(lambda: bool(bench.quiet))
+        assert any(key == "a" and isinstance(event, Usage) for key, event in bench.quiet[0]), "the answer came first"
+        bench.submit("b", prompt(20))
+        wait_for(lambda: any(key == "b" and isinstance(event, Usage) for key, event in bench.out))
+    finally:
+        bench.engine.close()
+        thread.join(10)
+    assert len(bench.quiet) == 1
 
 
 def test_a_closed_engine_stops() -> None:

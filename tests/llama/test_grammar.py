@@ -184,12 +184,23 @@ def test_a_grammar_is_compiled_once_and_followed_apart(model):
         return model.grammar_tokenizer()
 
     grammars = Grammars(tokenizer, model.n_vocab)
+    grammars.warm()
     one, other = (grammars.compile(Grammar("lark", 'start: "ab" | "cd"')) for _ in range(2))
     a, c = (model.tokenize(text, special=False, begin=False)[0] for text in ("a", "c"))
     one.take([a])
     assert made == [1]
     assert one.blocked()[c]
     assert not other.blocked()[c]
+
+
+def test_a_vocabulary_that_cannot_have_grammars_fails_when_one_is_asked_for():
+    def tokenizer():
+        raise ValueError("no such vocabulary")
+
+    grammars = Grammars(tokenizer, 10)
+    grammars.warm()
+    with pytest.raises(ValueError, match="no such vocabulary"):
+        grammars.compile(Grammar("lark", 'start: "a"'))
 
 
 def test_what_is_prepared_for_sampling_is_what_the_mask_says(model, grammars):
