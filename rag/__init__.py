@@ -1,2 +1,2 @@
-"""The site's documents: read and cut (`extract`, `chunks`), kept and searched (`store`), ranked (`rank`). No route serves
+"""The site's documents: read and cut (`extract`, `chunks`), kept and searched (`store`), ranked (`rank`). No route uses
 them yet."""
