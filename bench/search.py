@@ -20,7 +20,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.search_data import Data, load
+import numpy as np
+
+from bench.search_data import Data, Floats, load
 from bench.stats import percentile
 from rag.store.base import DocumentStore, open_store
 from rag.store.engine import Asked
@@ -42,7 +44,7 @@ EXACT = 20
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["fill", "measure", "kill"])
+    parser.add_argument("what", choices=["fill", "measure", "kill", "index"])
     parser.add_argument("path", nargs="?", type=Path)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=1e9, help="stop filling after so long; call again to go on")
@@ -52,6 +54,8 @@ def main() -> None:
         kill(asked.times)
     elif asked.path is None:
         parser.error("a path is needed")
+    elif asked.what == "index":
+        index(asked.path)
     elif asked.what == "fill":
         fill(asked.path, asked.rows, asked.seconds)
     else:
@@ -67,15 +71,14 @@ def fill(path: Path, rows: int, seconds: float) -> None:
     begun, done = time.monotonic(), store.stores.get(id_).counts.completed
     before = done
     while done < rows // PIECES and time.monotonic() - begun < seconds:
-        _one_file(store, id_, data, done)
+        _one_file(store, id_, done, *data.more(PIECES, done))
         done += 1
     took = time.monotonic() - begun
     print(f"{done * PIECES} of {rows} pieces; {(done - before) * PIECES / max(took, 1e-9):.0f} a second")
     store.close()
 
 
-def _one_file(store: DocumentStore, id_: str, data: Data, n: int) -> None:
-    texts, vectors = data.more(PIECES, n)
+def _one_file(store: DocumentStore, id_: str, n: int, texts: Sequence[str], vectors: Floats) -> None:
     chosen = random.Random(n)
     file = store.files.add(f"{n}.txt", "assistants", [b"%d" % n])
     attributes: dict[str, AttributeValue] = {
@@ -83,7 +86,7 @@ def _one_file(store: DocumentStore, id_: str, data: Data, n: int) -> None:
         "lang": chosen.choice(["en", "de", "fr", "es"]),
     }
     store.members.add(id_, Entry(file.id, attributes))
-    claim = store.work.claim("bench", 600.0)
+    claim = store.work.claim(f"bench {os.getpid()}", 0.0)
     assert claim is not None
     chunks = [Chunk(text, at * 400, at * 400 + len(text), 100, ("Manual",)) for at, text in enumerate(texts)]
     store.index.finish(claim, EMBEDDER, chunks, vectors)
@@ -184,13 +187,10 @@ def _peer(path: Path, data: Data) -> None:
 
 def kill(times: int) -> None:
     """Indexes in a process that is killed, again and again, then counts what is lost, doubled or half there."""
-    data = load(MODEL, CACHE)
     with tempfile.TemporaryDirectory() as folder:
-        path, chosen, halves, lost = Path(folder) / "documents.db", random.Random(), 0, 0
-        fill(path, PIECES, 60.0)
-        done = 1
+        path, chosen, halves, lost, done = Path(folder) / "documents.db", random.Random(), 0, 0, 0
         for _ in range(times):
-            command = [sys.executable, "-m", "bench.search", "fill", str(path), "--rows", str(len(data.texts) * PIECES)]
+            command = [sys.executable, "-m", "bench.search", "index", str(path)]
             with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
                 _wait_for_more(path, process)
                 time.sleep(chosen.random() * 0.1)
@@ -200,6 +200,18 @@ def kill(times: int) -> None:
             lost += now < done
             done = now
         print(f"killed {times} times while {done} files were indexed: {lost} times one was lost, {halves} half there")
+
+
+def index(path: Path) -> None:
+    """Indexes until it is killed, beginning with the file that was in progress then."""
+    store = open_store(str(path))
+    there = store.stores.list(Cut()).items
+    id_ = there[0].id if there else store.stores.create("bench", EMBEDDER).id
+    chosen = np.random.default_rng()
+    while True:
+        vectors = chosen.standard_normal((PIECES, 384)).astype(np.float32)
+        n = store.stores.get(id_).counts.total
+        _one_file(store, id_, n, [f"The pump {at} of unit {n}." for at in range(PIECES)], vectors)
 
 
 def _wait_for_more(path: Path, process: subprocess.Popen[bytes]) -> None:
