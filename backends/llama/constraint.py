@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+TOO_COMPLEX = "grammar_too_complex"
+"""The error's code, whether it was found when the grammar was compiled or only on the way."""
 FEW = 16
 """One in so many of a mask's words: where fewer of them allow anything, the tokens are told one by one."""
 
@@ -33,6 +35,10 @@ class Allowed:
 
     few: NDArray[np.intp] | None = None
     added: NDArray[np.float32] | None = None
+
+
+class LostError(ArithmeticError):
+    """A completion's way through its grammar ends here, and would again."""
 
 
 class Constraint:
@@ -64,11 +70,11 @@ class Constraint:
         """What may come next.
 
         Raises:
-            ArithmeticError: the grammar got too complex on the way.
+            LostError: the grammar got too complex on the way.
         """
         self.fill()
         if self._matcher.is_error():
-            raise ArithmeticError(f"the grammar cannot be followed further: {reason(self._matcher.get_error())}")
+            raise LostError(f"the grammar cannot be followed further: {reason(self._matcher.get_error())}")
         assert self._allowed is not None
         return self._allowed
 
@@ -82,11 +88,11 @@ class Constraint:
         """These tokens were chosen.
 
         Raises:
-            ArithmeticError: one of them was not allowed.
+            LostError: one of them was not allowed.
         """
         self._allowed = None
         if not self._matcher.consume_tokens(list(tokens)):
-            raise ArithmeticError(f"the completion left its grammar: {reason(self._matcher.get_error())}")
+            raise LostError(f"the completion left its grammar: {reason(self._matcher.get_error())}")
 
     def _read(self) -> Allowed:
         """The mask, so that little is left to do with it."""

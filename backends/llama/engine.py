@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from backends.llama import sampling
 from backends.llama.bindings import Context, Model
+from backends.llama.constraint import TOO_COMPLEX, LostError
 from backends.llama.governor import Governor
 from backends.llama.jobs import Choice, Counters, Job, Running
 from backends.llama.protocol import Began, Failed, Output
@@ -158,7 +159,12 @@ class Engine:
         running = self._jobs[job.id] = Running(job, {}, prompt_tokens=sum(map(len, job.prompts)))
         self.counters.prompt_tokens += running.prompt_tokens
         for index in range(len(job.prompts) * job.n):
-            choice = Choice.begin(self._model, job, index, self._n_ctx, self._clock())
+            try:
+                choice = Choice.begin(self._model, job, index, self._n_ctx, self._clock())
+            except LostError as e:  # by what another engine wrote of it
+                self._emit([(job.id, _failed(e))])
+                self._remove(running)
+                return
             running.choices[index] = choice
             self._by_key[choice.sequence.key] = choice
             self.scheduler.add(choice.sequence)
@@ -234,7 +240,7 @@ class Engine:
             try:
                 chosen = choice.sample(logits[row])
             except ArithmeticError as e:
-                out.append((s.key[0], Failed(f"The model failed: {e}.")))
+                out.append((s.key[0], _failed(e)))
                 self._remove(self._jobs[s.key[0]])
                 continue
             self._take(choice, chosen, out)
@@ -265,3 +271,9 @@ class Engine:
         if n := plan.n_decode:
             rate = n / seconds
             c.decode_rate += 0.1 * (rate - c.decode_rate) if c.decode_rate else rate
+
+
+def _failed(error: ArithmeticError) -> Failed:
+    if isinstance(error, LostError):
+        return Failed(f"The answer cannot be held to its form: {error}.", TOO_COMPLEX)
+    return Failed(f"The model failed: {error}.")

@@ -9,12 +9,13 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 
 from backends.errors import InvalidRequest
-from backends.llama.constraint import Constraint, reason
+from backends.llama.bounds import excess, harmless
+from backends.llama.constraint import TOO_COMPLEX, Constraint, reason
 from backends.llama.family import Calls, Function, Opening
 from backends.llama.lark import Lark, Special
 from backends.llama.narrowing import ESCAPES, narrowed
@@ -37,6 +38,8 @@ class Grammars:
         n_vocab: tokens that the model knows.
         special: the id of a mark such as `<tool_call>`, if it is one token, which text cannot spell.
         talk: how the model writes calls, and what it may think before its answer.
+        trial: whether a grammar can be compiled without harm; asked of each that is not plainly harmless, once.
+        kept: how many compiled grammars to keep.
     """
 
     def __init__(
@@ -45,13 +48,19 @@ class Grammars:
         n_vocab: int,
         special: Special = lambda _: None,
         talk: Talk | None = None,
+        *,
+        trial: Callable[[Grammar, Opening], bool] = lambda *_: True,
+        kept: int = KEPT,
     ) -> None:
         self._make_tokenizer = tokenizer
         self._tokenizer: Any = None
         self._n_vocab = n_vocab
         self._special = special
         self._talk = talk or Talk.of(None)
-        self._lock = threading.Lock()
+        self._trial = trial
+        self._kept = kept
+        self._making = threading.Lock()
+        self._lock = threading.Lock()  # of what is kept; never held for long
         self._compiled: OrderedDict[tuple[Grammar, Opening], Any] = OrderedDict()
 
     def warm(self) -> None:
@@ -59,29 +68,42 @@ class Grammars:
 
         Never fails: a vocabulary that cannot have grammars answers all else, and says so when one is asked for.
         """
-        with self._lock, contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):
             self._ready()
 
     def _ready(self) -> Any:
-        if self._tokenizer is None:
-            self._tokenizer = self._make_tokenizer()
-        return self._tokenizer
+        with self._making:
+            if self._tokenizer is None:
+                self._tokenizer = self._make_tokenizer()
+            return self._tokenizer
+
+    def quick(self, grammar: Grammar) -> bool:
+        """Whether it needs no trial: it has been compiled, or is plainly harmless."""
+        with self._lock:
+            known = any((grammar, opening) in self._compiled for opening in get_args(Opening))
+        return known or harmless(grammar)
 
     def compile(self, grammar: Grammar, opening: Opening = "answer") -> Constraint:
         """A constraint at its beginning. `opening`: what may come before the answer, which is what the grammar is of.
 
         Raises:
             InvalidRequest: it cannot be enforced; the message names the keyword, or the place.
+            Unavailable: it cannot be tried now.
         """
         if len(grammar.source.encode()) > MOST_SOURCE_BYTES:
             raise _refused(grammar, f"it is longer than {MOST_SOURCE_BYTES >> 10} KB")
         with self._lock:
-            key = grammar, opening
-            compiled = self._compiled.get(key)
-            if compiled is None:
-                compiled = self._compiled[key] = self._compile(grammar, opening)
-            self._compiled.move_to_end(key)
-            while len(self._compiled) > KEPT:
+            compiled = self._compiled.get((grammar, opening))
+        if compiled is None:
+            for name, why in excess(grammar):
+                raise _refused_function(name, why) if name else _refused(grammar, why)
+            if not harmless(grammar) and not self._trial(grammar, opening):
+                raise _too_complex(grammar)
+            compiled = self._compile(grammar, opening)
+        with self._lock:
+            self._compiled[grammar, opening] = compiled
+            self._compiled.move_to_end((grammar, opening))
+            while len(self._compiled) > self._kept:
                 self._compiled.popitem(last=False)
         return Constraint(compiled.deep_copy(), self._n_vocab)
 
@@ -146,6 +168,8 @@ def _source(grammar: Grammar) -> str:
         raise _refused(grammar, str(error)) from None
     except ValueError as error:
         raise _refused(grammar, _reason(str(error))) from None
+    except RecursionError:
+        raise _refused(grammar, "it is nested too deeply") from None
 
 
 def _decided(schema: str, *, strict: bool = True) -> str:
@@ -210,11 +234,7 @@ def _check_functions(functions: Sequence[Function]) -> None:
         except ValueError as error:
             wrong = str(error)
         if wrong and not wrong.startswith("WARNING"):
-            raise InvalidRequest(
-                f"The parameters of the function {function.name!r} cannot be enforced: {_keyword(_reason(wrong))}.",
-                param="tools",
-                code="unsupported_schema",
-            )
+            raise _refused_function(function.name, _keyword(_reason(wrong)))
 
 
 def _reason(error: str) -> str:
@@ -229,10 +249,28 @@ def _keyword(why: str) -> str:
     return f"`pattern`: {why}" if why.startswith("regex parse error") else why
 
 
+def _refused_function(name: str, why: str) -> InvalidRequest:
+    said = f"The parameters of the function {name!r} cannot be enforced: {why}."
+    return InvalidRequest(said, param="tools", code="unsupported_schema")
+
+
+def _too_complex(grammar: Grammar) -> InvalidRequest:
+    what = "The schemas in `tools` are" if grammar.kind == "tools" else f"The {_kind(grammar)} is"
+    said = (
+        f"{what} too complex to be enforced: compiling takes too much time or memory. Make `{grammar.param}` simpler."
+    )
+    return InvalidRequest(said, param=grammar.param, code=TOO_COMPLEX)
+
+
+def _kind(grammar: Grammar) -> str:
+    return {"json_schema": "JSON schema", "regex": "regular expression"}.get(grammar.kind, "grammar")
+
+
 def _refused(grammar: Grammar, why: str) -> InvalidRequest:
-    what = {"json_schema": "JSON schema", "regex": "regular expression"}.get(grammar.kind, "grammar")
     why = _keyword(why) if grammar.kind == "json_schema" else why
-    return InvalidRequest(f"The {what} cannot be enforced: {why}.", param=grammar.param, code="unsupported_schema")
+    return InvalidRequest(
+        f"The {_kind(grammar)} cannot be enforced: {why}.", param=grammar.param, code="unsupported_schema"
+    )
 
 
 def canonical(schema: object) -> str:

@@ -138,11 +138,18 @@ def _close(schema: dict[str, Any], exclusive: str, inclusive: str, sign: int) ->
     choices: list[dict[str, Any]] = [{inclusive: float(nearest)}]
     if at * sign < 0:
         # llguidance's range from 0 to 0.999 has 0.5 and 0.90, but not 0.9 and 0.99.
-        digits = f"{nearest:f}"
-        choices.append({"enum": [float(digits[:end]) for end in range(digits.find(".") + 2, len(digits))]})
+        choices.append({"enum": _shorter(nearest)})
     del schema[exclusive]
     others = schema.get("allOf")
     schema["allOf"] = [*(others if isinstance(others, list) else ()), {"anyOf": choices}]
+
+
+def _shorter(number: Decimal) -> list[float]:
+    """The number, with one decimal, with two, and so on; those that are nothing but zeros count as one."""
+    digits = f"{number:f}"
+    whole, _, decimals = digits.partition(".")
+    first = max(-number.adjusted(), 1) if int(whole) == 0 else 1
+    return [float(f"{whole}.{decimals[:end] or 0}") for end in (1, *range(max(first, 2), len(decimals) + 1))]
 
 
 def _counts_names(schema: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from backends.llama.grammar import Grammars
 from backends.llama.jobs import Job
 from backends.llama.talk import Talk
 from backends.llama.template import ChatTemplate
+from backends.llama.trials import Trials
 from backends.types import Grammar
 
 MAX_PREPARED = 512
@@ -42,12 +43,19 @@ class Preparer:
         source = model.chat_template()
         bos, eos = model.special_text("bos"), model.special_text("eos")
         self._talk = Talk.of(source)
-        self._grammars = Grammars(model.grammar_tokenizer, model.n_vocab, model.control_token, self._talk)
+        self._grammars = Grammars(
+            model.grammar_tokenizer, model.n_vocab, model.control_token, self._talk, trial=Trials(source).survives
+        )
         self._template = ChatTemplate(source, bos_token=bos, eos_token=eos) if source else None
 
     def warm(self) -> None:
         """Makes what the first grammar needs."""
         self._grammars.warm()
+
+    def quick(self, message: Mapping[str, Any]) -> bool:
+        """Whether the request's grammar, if it has one, takes little time."""
+        grammar = message.get("grammar")
+        return not grammar or self._grammars.quick(Grammar(**grammar))
 
     def prepare(self, message: Mapping[str, Any]) -> protocol.Prepared:
         """Tokenise and keep. Raises `InvalidRequest`."""

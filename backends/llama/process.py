@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.errors import BackendError, EngineFailed
+from backends.errors import BackendError, EngineFailed, InvalidRequest
 from backends.llama import protocol
 from backends.llama.settings import LlamaSettings
 from backends.processes.process import WorkerProcess
@@ -150,9 +150,16 @@ class EngineProcess(WorkerProcess):
         if pending is None:
             return  # cancelled meanwhile
         if isinstance(event, protocol.Failed):
-            pending.events.put_nowait(EngineFailed(event.message))
+            pending.events.put_nowait(_error(event, pending.request))
             return
         if isinstance(event, Chunk):
             pending.uncached = 0
             pending.generated.setdefault(event.index, []).extend(event.tokens)
         pending.events.put_nowait(event)
+
+
+def _error(failed: protocol.Failed, request: Request) -> BackendError:
+    if failed.code:
+        param = request.grammar.param if request.grammar else None
+        return InvalidRequest(failed.message, param=param, code=failed.code)
+    return EngineFailed(failed.message)

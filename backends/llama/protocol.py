@@ -31,9 +31,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The engine cannot go on with this request."""
+    """The engine cannot go on with this request. `code`: it never could, and this is the API's word for why."""
 
     message: str
+    code: str = ""
 
 
 Output = tuple[str, Event | Began | Failed]
@@ -52,7 +53,7 @@ def _pack(event: Event | Began | Failed) -> list[Any]:
         return [*row, event.stopped_by] if event.stopped_by else row
     if isinstance(event, Usage):
         return ["u", event.prompt_tokens, event.completion_tokens, event.cached_tokens]
-    return ["b"] if isinstance(event, Began) else ["f", event.message]
+    return ["b"] if isinstance(event, Began) else ["f", event.message, event.code]
 
 
 def unpack_output(row: list[Any]) -> Output:
@@ -64,7 +65,7 @@ def unpack_output(row: list[Any]) -> Output:
         return key, Chunk(index, text, tuple(tokens), said, reason, stopped_by=stop[0] if stop else "")
     if kind == "u":
         return key, Usage(*rest)
-    return key, Began() if kind == "b" else Failed(rest[0])
+    return key, Began() if kind == "b" else Failed(*rest)
 
 
 def _logprob(raw: Mapping[str, Any]) -> TokenLogprob:

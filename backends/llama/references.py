@@ -34,15 +34,16 @@ def trouble(schema: Any) -> str:
         if isinstance(reference, str) and not reference.startswith("#"):
             return f"`$ref`: {reference[:80]!r} is not within the schema, and nothing is fetched"
         if reference == "#" or (isinstance(reference, str) and reference.startswith("#/")):
-            target = _target(schema, reference)
+            target = resolved(schema, reference)
             if target is None:
                 return f"`$ref`: {reference[:80]!r} leads nowhere"
             waiting.append(target)
-        waiting += _within(node)
+        waiting += within(node)
     return "" if _all_end(schema, list(nodes.values())) else "`$ref`: it leads back to itself without end"
 
 
-def _within(node: Node) -> Iterator[Any]:
+def within(node: Node) -> Iterator[Any]:
+    """What stands for schemas in a schema's own keywords, references aside."""
     for keyword in SINGLE:
         yield node.get(keyword)
     for keyword in NAMED:
@@ -53,7 +54,8 @@ def _within(node: Node) -> Iterator[Any]:
             yield from listed
 
 
-def _target(root: Any, reference: str) -> Any:
+def resolved(root: Any, reference: str) -> Any:
+    """What a reference that begins with `#` leads to; None: nowhere."""
     place = root
     for key in reference[1:].split("/")[1:]:
         name = unquote(key).replace("~1", "/").replace("~0", "~")
@@ -89,7 +91,7 @@ def _add(node: Node, root: Node, ending: set[int]) -> bool:
         return not isinstance(schema, Mapping) or id(schema) in ending
 
     reference = node.get("$ref")
-    parts = [*_listed(node, "allOf"), *([_target(root, reference)] if isinstance(reference, str) else [])]
+    parts = [*_listed(node, "allOf"), *([resolved(root, reference)] if isinstance(reference, str) else [])]
     choices = [some for keyword in ("anyOf", "oneOf") if (some := _listed(node, keyword))]
     fine = all(map(ends, parts)) and all(any(map(ends, some)) for some in choices) and all(map(ends, _needed(node)))
     if fine:

@@ -7,7 +7,6 @@ socket: a gateway that was killed leaves no orphan.
 from __future__ import annotations
 
 import gc
-import queue
 import socket
 import sys
 import threading
@@ -21,6 +20,7 @@ import orjson
 
 from backends.errors import BackendError, BadModelFile, InvalidRequest
 from backends.llama import protocol
+from backends.llama.beside import Beside
 from backends.llama.bindings import Context, Model, silence
 from backends.llama.cost import Cost
 from backends.llama.engine import Engine
@@ -175,21 +175,29 @@ class Statistics:
 
 
 def _listen(channel: Channel, engine: Engine, preparer: Preparer) -> None:
-    """Take messages until the gateway closes its end. Long prompts are tokenised in a thread of their own: ten
-    megabytes take ten seconds, and nobody else's request or cancellation may wait for them."""
-    long_prompts: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+    """Take messages until the gateway closes its end. What takes long is prepared in threads of its own: ten megabytes
+    take ten seconds to tokenise, a grammar may take some to try, and nobody else's request or cancellation may wait for
+    them. Nor may a common grammar wait for one that nobody has seen."""
 
-    def tokenise() -> None:
-        while True:
-            _handle(long_prompts.get(), channel, engine, preparer)
+    def handle(message: Mapping[str, Any]) -> None:
+        _handle(message, channel, engine, preparer)
 
-    threading.Thread(target=tokenise, daemon=True).start()
+    long_prompts, grammars, trials = Beside(handle), Beside(handle), Beside(handle)
     for line in channel.lines:
         message = orjson.loads(line)
-        if message["op"] == "prepare" and len(line) > LONG_PROMPT_BYTES:
+        if message["op"] == "cancel":
+            for beside in (long_prompts, grammars, trials):
+                beside.forget(message["id"])
+        if message["op"] != "prepare":
+            handle(message)
+        elif not preparer.quick(message):
+            trials.put(message)
+        elif message.get("grammar"):
+            grammars.put(message)
+        elif len(line) > LONG_PROMPT_BYTES:
             long_prompts.put(message)
         else:
-            _handle(message, channel, engine, preparer)
+            handle(message)
     engine.close()
 
 
