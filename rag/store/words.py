@@ -30,7 +30,8 @@ def chosen(asked: Sequence[str], rows: Callable[[str], int]) -> list[tuple[int, 
     Args:
         rows: in how many it is, which are counted up to `BUDGET` + 1.
     """
-    counted = sorted((count, phrase) for phrase in asked if (count := rows(phrase)))
+    # Of those that are too common to be counted the longer ones are taken for the rarer ones.
+    counted = sorted(((count, one) for one in asked if (count := rows(one))), key=lambda two: (two[0], -len(two[1])))
     if not counted or counted[0][0] > BUDGET:
         return _narrowed([phrase for _, phrase in counted], rows)
     found: list[tuple[int, str]] = []

@@ -110,3 +110,5 @@ def test_a_question_costs_no_more_than_its_budget() -> None:
     assert chosen(["a", "b", "c"], lambda asked: common[asked]) == [(7, "a AND c")]
     assert chosen(["a"], lambda asked: common[asked]) == [(BUDGET + 1, "a")]
     assert chosen([], lambda _: 1) == []
+    longer = {"the": BUDGET + 1, "keyword": BUDGET + 1, "specify": BUDGET + 1, "keyword AND specify": 5}
+    assert chosen(["the", "keyword", "specify"], lambda asked: longer[asked]) == [(5, "keyword AND specify")]
