@@ -1,6 +1,6 @@
 """Which pieces answer a question, best first. Pure: what was found comes as arguments, a reranker's scores too.
 
-    fuse → distinct → close → (a reranker scores each `pair_text`) → rank_passages.answer
+    fuse, the best `pool` → distinct → close → (a reranker scores each `pair_text`) → rank_passages.answer
 
 Two paths find pieces: vectors know what is meant, words know part numbers and options. Their scores are added, not
 their ranks: a rank does not say that the second is nearly as good as the first, or far worse. On bench/questions.py
@@ -12,34 +12,75 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 from typing import Final, Literal, Protocol
 
 from rag.rank_words import Fingerprint, window
 from rag.types import Chunk
 
+POOL: Final = 30
+"""Pieces that are read and compared, for up to 15 results: what stands behind them hardly ever comes among the ten."""
 PAIR_WORDS: Final = 96
 """About 128 tokens: a pair costs 21 ms on one core then, and three times as much at 400 tokens."""
 MOST_LOGIT: Final = 8.0
 """Beyond it a logit says no more."""
 _EVEN_SCORE, _SCORE_SCALE = 0.94, 0.048
+_LEAST_COSINES: Final = 200
+_LEAST_SPREAD: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Of an embedder's cosines: what is near for one is far for another. The default is bge-small-en-v1.5's, and the
+    scale on which everything here is added.
+
+    Attributes:
+        mean, spread: of the cosines between random passages of technical documents; the spread is their standard
+            deviation.
+    """
+
+    mean: float = 0.587
+    spread: float = 0.077
+
+    def standard(self, cosine: float) -> float:
+        """The cosine as the default embedder would have it."""
+        return _STANDARD.mean + (cosine - self.mean) * _STANDARD.spread / self.spread
+
+
+_STANDARD: Final = Scale()
+SCALES: Final[Mapping[str, Scale]] = {"bge-small-en-v1.5": _STANDARD, "all-minilm-l6-v2": Scale(0.158, 0.161)}
+
+
+def scale(embedder: str, cosines: Sequence[float] = ()) -> Scale:
+    """Of an embedder by its name, or else as it is seen in a store.
+
+    Args:
+        cosines: between random pieces of many files. From fewer than 200, or from one manual only, nothing can be
+            said of an embedder: the default's scale is taken.
+    """
+    if embedder in SCALES or len(cosines) < _LEAST_COSINES:
+        return SCALES.get(embedder, _STANDARD)
+    return Scale(fmean(cosines), max(_LEAST_SPREAD, stdev(cosines)))
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a store is searched. The defaults were chosen on one half of bench/questions.py with bge-small-en-v1.5.
+    """How a store is searched. The defaults were chosen on one half of bench/questions.py with bge-small-en-v1.5. All
+    in its cosines.
 
     Attributes:
-        words: what the best piece by words gets, in cosine; the others in proportion to their BM25. An embedder whose
-            cosines lie further apart wants more: four times their standard deviation.
-        rerank: cosine for a unit of the reranker's logit.
-        close: in cosine behind the best: a reranker is asked about those only.
+        words: what the best piece by words gets; the others in proportion to their BM25.
+        rerank: for a unit of the reranker's logit.
+        close: behind the best: a reranker is asked about those only.
         most_pairs: for the reranker.
+        scale: of the store's embedder.
     """
 
     words: float = 0.2
     rerank: float = 0.04
     close: float = 0.1
     most_pairs: int = 6
+    scale: Scale = _STANDARD
 
 
 class Hit(Protocol):
@@ -61,10 +102,10 @@ class Scores:
     """All that is known of how well a piece fits.
 
     Attributes:
-        cosine: with the question; None: not among the best by vector.
+        cosine: with the question, by the store's embedder; None: not among the best by vector.
         words: BM25 or its like, as the store gave it; None: not among the best by words.
-        fused: the sum, in cosine. rerank: the reranker's logit; None: it was not asked.
-        final: what pieces are ordered by, in cosine.
+        fused: the sum, in cosines of the default embedder. rerank: the reranker's logit; None: it was not asked.
+        final: what pieces are ordered by, in the same.
     """
 
     cosine: float | None
@@ -120,14 +161,19 @@ def fuse(vectors: Sequence[Hit], words: Sequence[Hit], settings: Settings | None
     settings = settings or Settings()
     cosines = {hit.id: hit.score for hit in vectors}
     matches = {hit.id: hit.score for hit in words}
-    lowest = min(cosines.values(), default=0.0)
+    lowest = min(cosines.values(), default=settings.scale.mean)
     most = max(matches.values(), default=0.0)
     found = []
     for id_ in dict.fromkeys([*cosines, *matches]):
         share = max(0.0, matches.get(id_, 0.0)) / most if most > 0 else 0.0
-        fused = cosines.get(id_, lowest) + settings.words * share
+        fused = settings.scale.standard(cosines.get(id_, lowest)) + settings.words * share
         found.append(Ranked(id_, Scores(cosines.get(id_), matches.get(id_), fused, None, fused)))
     return sorted(found, key=lambda one: (-one.scores.final, one.id))
+
+
+def pool(limit: int) -> int:
+    """How many of the fused pieces are worth reading for so many results."""
+    return max(POOL, 2 * limit)
 
 
 def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rag.rank import MOST_LOGIT, Candidate, Settings, reranked
+from rag.rank import MOST_LOGIT, Candidate, Scale, Settings, reranked
 from rag.rank_words import Coverage
 
 MOST_MERGED: Final = 4
@@ -35,7 +35,8 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """When the documents do not say. A logistic regression: weights of the best cosine, of how much of the question's
+    """When the documents do not say. A logistic regression: weights of the best cosine (on the default
+    embedder's scale), of how much of the question's
     words stands in the three best pieces, and of the reranker's best logit, where it was asked.
 
     Of one half of bench/questions.py, with bge-small-en-v1.5 and ms-marco-minilm-l-12-v2.
@@ -44,19 +45,14 @@ class Floor:
         least: confidence from which there is an answer.
     """
 
-    plain: tuple[float, float, float] = (-16.9, 20.8, 6.3)
-    reranked: tuple[float, float, float, float] = (-9.0, 12.2, 3.2, 0.3)
+    plain: tuple[float, float, float] = (-17.5, 22.8, 5.2)
+    reranked: tuple[float, float, float, float] = (-8.7, 12.5, 2.2, 0.31)
     least: float = 0.35
 
-    def confidence(self, cosine: float, covered: float, rerank: float | None) -> float:
-        """0 to 1."""
-        if rerank is None:
-            bias, *weights = self.plain
-            values = [cosine, covered]
-        else:
-            bias, *weights = self.reranked
-            values = [cosine, covered, max(-MOST_LOGIT, min(MOST_LOGIT, rerank))]
-        logit = bias + sum(weight * value for weight, value in zip(weights, values, strict=True))
+    def confidence(self, found: Sequence[float]) -> float:
+        """0 to 1, of what `evidence` found."""
+        bias, *weights = self.plain if len(found) == len(self.plain) - 1 else self.reranked
+        logit = bias + sum(weight * value for weight, value in zip(weights, found, strict=True))
         return 1 / (1 + math.exp(-max(-500.0, min(500.0, logit))))
 
 
@@ -87,23 +83,23 @@ def answer(
     """What is shown for a question.
 
     Args:
-        candidates: what `distinct` kept, the best first: all, since how rare a word is, is seen among them.
+        candidates: what `distinct` kept of the pool; all, since how rare a word is, is seen among them.
         limit: passages at most.
         logits: of the reranker, by a candidate's id.
     """
     ranked = reranked(candidates, logits or {}, settings)
     floor = floor or Floor()
-    sure = _confidence(question, ranked, floor)
+    sure = floor.confidence(evidence(question, ranked, (settings or Settings()).scale)) if ranked else 0.0
     return Answer(passages(ranked, limit), sure, sure >= floor.least)
 
 
-def _confidence(question: str, ranked: Sequence[Candidate], floor: Floor) -> float:
-    if not ranked:
-        return 0.0
+def evidence(question: str, ranked: Sequence[Candidate], scale: Scale) -> list[float]:
+    """What speaks for an answer, as `Floor` weighs it: the cosine, the coverage and, if there is one, the logit."""
     covered = Coverage(question, map(_words, ranked)).of(map(_words, ranked[:_LOOKED_AT]))
-    cosine = max((one.scores.cosine for one in ranked if one.scores.cosine is not None), default=0.0)
+    cosine = max((one.scores.cosine for one in ranked if one.scores.cosine is not None), default=scale.mean)
     rerank = max((one.scores.rerank for one in ranked if one.scores.rerank is not None), default=None)
-    return floor.confidence(cosine, covered, rerank)
+    found = [scale.standard(cosine), covered]
+    return found if rerank is None else [*found, max(-MOST_LOGIT, min(MOST_LOGIT, rerank))]
 
 
 def _words(candidate: Candidate) -> str:

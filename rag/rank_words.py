@@ -12,6 +12,8 @@ _WORD: Final = re.compile(r"[^\W_]+")
 _PIECE: Final = re.compile(r"\w+|[^\w\s]")
 _ENDINGS: Final = ("ing", "ed", "es", "s")
 _LEAST_STEM: Final = 3
+_ANY_FORM: Final = r"(?<![^\W_]){}(?:ing|ed|es|s)?(?![^\W_])"
+_AROUND: Final = ".,;:!?()[]{}<>'\"“”‘’…*|-"
 SHINGLE: Final = 4
 """Words in a row. Fewer are shared by texts that only are of the same matter."""
 ALIKE: Final = 0.9
@@ -34,11 +36,6 @@ def stem(word: str) -> str:
     return word
 
 
-def stems(text: str) -> frozenset[str]:
-    """Of all words of a text."""
-    return frozenset(stem(word) for word in _WORD.findall(text.lower()))
-
-
 def content(question: str) -> frozenset[str]:
     """Stems of those words of a question that say what it is about; all of its words where none does."""
     words = _WORD.findall(question.lower())
@@ -52,21 +49,26 @@ class Coverage:
     """
 
     def __init__(self, question: str, candidates: Iterable[str]) -> None:
-        self._words = content(question)
+        # Looked for one by one: a question has few words, and the texts have thousands.
+        self._words = [(word, re.compile(_ANY_FORM.format(re.escape(word)))) for word in sorted(content(question))]
         found: Counter[str] = Counter()
         n = 0
         for text in candidates:
-            found.update(self._words & stems(text))
+            found.update(self._in(text))
             n += 1
-        self._weights = {word: math.log1p((n - found[word] + 0.5) / (found[word] + 0.5)) for word in self._words}
+        self._weights = {word: math.log1p((n - found[word] + 0.5) / (found[word] + 0.5)) for word, _ in self._words}
 
     def of(self, passages: Iterable[str]) -> float:
         """0 to 1: of that passage which has the most; 1 for a question without words, 0 without passages."""
         whole = sum(self._weights.values())
         if not whole:
             return 1.0
-        shares = [sum(self._weights[word] for word in sorted(self._words & stems(text))) / whole for text in passages]
+        shares = [sum(self._weights[word] for word in self._in(text)) / whole for text in passages]
         return min(1.0, max(shares, default=0.0))
+
+    def _in(self, text: str) -> list[str]:
+        lower = text.lower()
+        return [word for word, form in self._words if word in lower and form.search(lower)]
 
 
 def window(text: str, question: str, most: int) -> str:
@@ -96,17 +98,23 @@ class Fingerprint:
     """What a text says, for telling whether another one says the same."""
 
     def __init__(self, text: str) -> None:
-        words = _WORD.findall(text.lower())
-        last = max(1, len(words) - SHINGLE + 1)
-        self._shingles = frozenset(tuple(words[at : at + SHINGLE]) for at in range(last)) if words else frozenset()
+        # By blanks: a regular expression takes ten times as long.
+        self._words = [bare for word in text.lower().split() if (bare := word.strip(_AROUND))]
         # Pages for two models of a machine often differ in a number only; such are not the same.
-        self._numbers = frozenset(word for word in words if any(letter.isdigit() for letter in word))
+        self._names = frozenset(word for word in self._words if not word.isalpha())
+        self._made: frozenset[tuple[str, ...]] | None = None
 
     def same(self, other: Fingerprint) -> bool:
-        """Whether one of the two can be left out: nearly all words in the same order, and no other number."""
-        fewer = min(len(self._shingles), len(other._shingles))
-        if self._numbers != other._numbers:
+        """Whether one of the two can be left out: nearly all words in the same order, and no other number or name."""
+        few, many = sorted((len(self._words), len(other._words)))
+        if self._names != other._names or few < ALIKE * many:
             return False
-        if not fewer:
-            return not self._shingles and not other._shingles
-        return len(self._shingles & other._shingles) >= ALIKE * max(len(self._shingles), len(other._shingles))
+        mine, others = self._shingles(), other._shingles()
+        return len(mine & others) >= ALIKE * max(len(mine), len(others))
+
+    def _shingles(self) -> frozenset[tuple[str, ...]]:
+        # Few texts come so far.
+        if self._made is None:
+            last = max(1, len(self._words) - SHINGLE + 1)
+            self._made = frozenset(tuple(self._words[at : at + SHINGLE]) for at in range(last))
+        return self._made

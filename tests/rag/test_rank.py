@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.rank import (
+    SCALES,
     Candidate,
+    Scale,
     Scores,
     Settings,
     close,
@@ -18,6 +20,7 @@ from rag.rank import (
     pair_text,
     pairs_within,
     reranked,
+    scale,
 )
 from rag.types import Chunk
 
@@ -35,7 +38,7 @@ def piece(id_: int, text: str, final: float = 0.7, *, file: str = "a", place: in
     return Candidate(id_, file, place, chunk, Scores(final, None, final, None, final))
 
 
-COSINES = st.floats(-1, 1, allow_nan=False)
+COSINES = st.integers(-1000, 1000).map(lambda thousandths: thousandths / 1000)
 BM25 = st.floats(0.001, 60, allow_nan=False)
 
 
@@ -102,6 +105,27 @@ def test_without_a_weight_for_words_the_cosine_decides(vectors: list[Hit], words
     found = [one for one in fuse(vectors, words, Settings(words=0.0)) if one.scores.cosine is not None]
     cosines = [one.scores.cosine for one in found]
     assert cosines == sorted(cosines, key=lambda value: -(value or 0.0))
+
+
+@given(hits(st.floats(0.3, 0.9)), hits(BM25), st.floats(-0.5, 0.5), st.floats(0.2, 3))
+def test_an_embedder_of_another_scale_ranks_the_same(
+    vectors: list[Hit], words: list[Hit], moved: float, stretched: float
+) -> None:
+    other = [replace(hit, score=hit.score * stretched + moved) for hit in vectors]
+    standard = Scale()
+    theirs = Scale(standard.mean * stretched + moved, standard.spread * stretched)
+    before = {one.id: one.scores.final for one in fuse(vectors, words)}
+    after = {one.id: one.scores.final for one in fuse(other, words, Settings(scale=theirs))}
+    assert after == pytest.approx(before)
+
+
+def test_a_scale_is_known_or_seen() -> None:
+    seen = [0.1, 0.3] * 150
+    assert scale("all-minilm-l6-v2", seen) is SCALES["all-minilm-l6-v2"]
+    assert scale("of-the-site", seen).mean == pytest.approx(0.2)
+    assert scale("of-the-site", seen).spread == pytest.approx(0.1, rel=0.01)
+    assert scale("of-the-site", seen[:20]) == Scale(), "too few to say anything"
+    assert scale("of-the-site", [0.5] * 300).standard(0.5) == pytest.approx(Scale().mean)
 
 
 PAGE = "Switch the pump off. Close the valve at the inlet. Open the drain and wait for two minutes until it is empty."

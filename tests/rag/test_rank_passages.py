@@ -89,15 +89,24 @@ def test_a_reranker_has_its_say_about_what_is_said() -> None:
     assert yes.confidence > no.confidence
 
 
-@given(st.floats(-1, 1), st.floats(0, 1), st.none() | st.floats(-1e9, 1e9), st.floats(0, 0.5), st.floats(0, 0.5))
+@given(
+    st.floats(-1, 1),
+    st.floats(0, 1),
+    st.none() | st.floats(-8, 8),
+    st.floats(0, 0.5),
+    st.floats(0, 0.5),
+    st.floats(0, 3),
+)
 def test_nothing_that_speaks_for_an_answer_speaks_against_it(
-    cosine: float, covered: float, rerank: float | None, nearer: float, more: float
+    cosine: float, covered: float, rerank: float | None, nearer: float, more: float, higher: float
 ) -> None:
     floor = Floor()
-    least = floor.confidence(cosine, covered, rerank)
+    rest = [] if rerank is None else [rerank]
+    least = floor.confidence([cosine, covered, *rest])
     assert 0 <= least <= 1
-    assert floor.confidence(cosine + nearer, covered, rerank) >= least
-    assert floor.confidence(cosine, covered + more, rerank) >= least
+    assert floor.confidence([cosine + nearer, covered, *rest]) >= least
+    assert floor.confidence([cosine, covered + more, *rest]) >= least
+    assert floor.confidence([cosine, covered, *(logit + higher for logit in rest)]) >= least
 
 
 def test_rare_words_of_a_question_count_more() -> None:
