@@ -130,7 +130,7 @@ def grammar_excess(source: str) -> str:
     if not gbnf and len(_OPERATOR.findall(bare)) > MOST_OPERATORS:
         return f"it has more than {MOST_OPERATORS} of the operators `&` and `~`"
     heads = list(_RULE.finditer(bare))
-    ends = [head.start() for head in heads[1:]] + [len(bare)]
+    ends = [*(head.start() for head in heads), len(bare)][1:]
     bodies = {head[1]: bare[head.end() : end] for head, end in zip(heads, ends, strict=True)}
     uses = {name: [used for used in _NAME.findall(body) if used in bodies] for name, body in bodies.items()}
     depths: dict[str, int] = {}

@@ -32,7 +32,7 @@ EVENT = st.one_of(
     ),
     st.builds(Usage, COUNT, COUNT, COUNT),
     st.builds(protocol.Began),
-    st.builds(protocol.Failed, TEXT),
+    st.builds(protocol.Failed, TEXT, TEXT),
 )
 SAMPLING = st.builds(
     Sampling,
