@@ -150,7 +150,7 @@ class EngineProcess(WorkerProcess):
         if pending is None:
             return  # cancelled meanwhile
         if isinstance(event, protocol.Failed):
-            pending.events.put_nowait(_error(event, pending.request))
+            pending.events.put_nowait(error_of(event, pending.request))
             return
         if isinstance(event, Chunk):
             pending.uncached = 0
@@ -158,7 +158,8 @@ class EngineProcess(WorkerProcess):
         pending.events.put_nowait(event)
 
 
-def _error(failed: protocol.Failed, request: Request) -> BackendError:
+def error_of(failed: protocol.Failed, request: Request) -> BackendError:
+    """What a client gets for it: an error that another try may help, or one that it never will."""
     if failed.code:
         param = request.grammar.param if request.grammar else None
         return InvalidRequest(failed.message, param=param, code=failed.code)

@@ -13,14 +13,17 @@ import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
 
+from backends.errors import EngineFailed, InvalidRequest
 from backends.llama.bindings import Context, Model
+from backends.llama.constraint import TOO_COMPLEX, Allowed, Constraint, LostError
 from backends.llama.engine import Engine
 from backends.llama.host_cache import HostCache
 from backends.llama.jobs import Job
 from backends.llama.kv_cache import KVCache
+from backends.llama.process import error_of
 from backends.llama.protocol import Began, Failed, Output
 from backends.llama.scheduler import Scheduler
-from backends.types import Chunk, Sampling, Usage
+from backends.types import Chunk, Grammar, Request, Sampling, Usage
 from tests.llama.fake_memory import FakeMemory
 from tests.llama.simulation import VOCABULARY, alone, next_token
 
@@ -125,9 +128,11 @@ class Bench:
         self.now += 0.001
         return self.now
 
-    def submit(self, name: str, *prompts: list[int], n: int = 1, generated: Any = None, **params: Any) -> None:
+    def submit(
+        self, name: str, *prompts: list[int], n: int = 1, generated: Any = None, constraint: Any = None, **params: Any
+    ) -> None:
         sampling = Sampling(**{"temperature": 0.0, "max_tokens": 10, **params})
-        self.engine.submit(Job(name, prompts, n, sampling, generated or {}))
+        self.engine.submit(Job(name, prompts, n, sampling, generated or {}, constraint))
 
     def step(self, times: int = 1) -> None:
         for _ in range(times):
@@ -300,6 +305,45 @@ def test_logits_that_are_no_numbers_fail_one_request_and_not_its_neighbour() -> 
     assert isinstance(bench.of("bad")[-1], Failed)
     assert sum(isinstance(e, Failed) for e in bench.of("bad")) == 1
     assert bench.tokens("good") == alone(prompt(20, 2), 10)
+
+
+class Lost(Constraint):
+    """A grammar that lets everything through, and cannot be followed beyond some tokens."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    done = False
+
+    def copy(self) -> Lost:
+        return Lost(self.left)
+
+    def fill(self) -> None:
+        pass
+
+    def allowed(self) -> Allowed:
+        return Allowed(added=np.zeros(1, np.float32))
+
+    def take(self, tokens: Sequence[int]) -> None:
+        self.left -= len(tokens)
+        if self.left < 0:
+            raise LostError("it is too complex")
+
+
+@pytest.mark.parametrize("generated", [None, {0: [1, 2, 3, 4], 1: [1]}, {0: [1], 1: [1, 2, 3, 4]}])
+def test_a_grammar_that_fails_on_the_way_fails_for_good(generated: Any) -> None:
+    bench = Bench()
+    bench.submit("bad", prompt(20, 1), n=2, constraint=Lost(3), generated=generated)
+    bench.submit("good", prompt(20, 2))
+    bench.run()
+    (failed,) = [event for event in bench.of("bad") if isinstance(event, Failed)]
+    assert failed is bench.of("bad")[-1]
+    assert bench.tokens("good") == alone(prompt(20, 2), 10)
+    asked = Request("bad", "m", "chat", grammar=Grammar("regex", "a", "grammar"))
+    error = error_of(failed, asked)
+    assert isinstance(error, InvalidRequest)
+    assert (error.code, error.param, error.retry_after) == (TOO_COMPLEX, "grammar", None)
+    assert isinstance(error_of(Failed("The model failed."), asked), EngineFailed)
 
 
 @pytest.mark.parametrize("when", [0, 1, 3, 8])
