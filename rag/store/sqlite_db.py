@@ -119,7 +119,8 @@ class SqliteDb:
                     cursor.run(statement)
             if version == 0:
                 cursor.run(_FTS)
-            cursor.run(f"PRAGMA user_version = {len(VERSIONS)}")
+            if version < len(VERSIONS):
+                cursor.run(f"PRAGMA user_version = {len(VERSIONS)}")
 
     @contextmanager
     def write(self) -> Iterator[SqliteCursor]:
