@@ -19,7 +19,7 @@ from bench.peers import MODEL
 from bench.schemas_random import Schema, random_schema, refused_schema
 
 Outcome = Literal["valid", "invalid", "cut", "refused", "failed"]
-TOKENS = 256  # of a form at most
+TOKENS = 128  # of a form at most
 EACH_REFUSED = 20  # of so many schemas one has a keyword that cannot be enforced
 
 READINGS = {f"reading_{number:02}": {"type": "integer", "minimum": 0, "maximum": 9999} for number in range(20)}

@@ -33,7 +33,7 @@ def random_schema(rng: random.Random) -> Schema:
     if rng.random() < 0.4:
         for name in ("part", "list item"):
             defs[name] = _any(rng, 2, tuple(defs))  # it may lead to those before it
-        if rng.random() < 0.5:
+        if rng.random() < 0.3:
             defs["node"] = _recursive(rng)
     schema = _any(rng, 0, tuple(defs))
     return {**schema, "$defs": defs} if defs else schema
@@ -69,9 +69,9 @@ def _object(rng: random.Random, depth: int, defs: tuple[str, ...]) -> Schema:
     if required:
         schema["required"] = required
     closed = rng.random()
-    if closed < 0.8:
+    if closed < 0.85:
         schema["additionalProperties"] = False
-    elif closed < 0.9:
+    elif closed < 0.95:
         schema["additionalProperties"] = _scalar(rng)
     return schema
 
@@ -113,7 +113,7 @@ def _one_of(rng: random.Random, depth: int, defs: tuple[str, ...]) -> Schema:
 
 def _all_of(rng: random.Random, depth: int, defs: tuple[str, ...]) -> Schema:
     one, other = ({"properties": {name: _any(rng, depth, defs)}, "required": [name]} for name in ("left", "right"))
-    return {"type": "object", "allOf": [one, other]}
+    return {"type": "object", "allOf": [one, other], "maxProperties": rng.randint(2, 3)}
 
 
 def _recursive(rng: random.Random) -> Schema:
@@ -135,7 +135,7 @@ def _pattern(rng: random.Random) -> Schema:
 
 
 def _format(rng: random.Random) -> Schema:
-    return {"type": "string", "format": rng.choice(FORMATS)}
+    return {"type": "string", "format": rng.choice(FORMATS), "maxLength": 36}
 
 
 def _integer(rng: random.Random) -> Schema:
@@ -152,7 +152,10 @@ def _multiple(rng: random.Random) -> Schema:
 def _number(rng: random.Random) -> Schema:
     least = round(rng.uniform(-2, 2), 3)
     most = round(least + rng.choice((0.5, 10, 1000)), 3)
-    if rng.random() < 0.5:
+    kind = rng.random()
+    if kind < 0.5:
+        return {"type": "number", "multipleOf": rng.choice((0.5, 0.25)), "minimum": 0, "maximum": max(1, most)}
+    if kind < 0.75:
         return {"type": "number", "minimum": least, "maximum": most}
     return {"type": "number", "exclusiveMinimum": rng.choice((0, least)), "exclusiveMaximum": max(1, most)}
 
