@@ -170,3 +170,13 @@ def test_a_schema_nested_without_end_is_refused(grammars):
 
 def test_the_escapes_are_all_that_json_has_for_single_characters():
     assert all(len(json.loads(f'"\\{letter}"')) == 1 for letter in ESCAPES)
+
+
+@pytest.mark.parametrize("bound", [-1e-300, -1.5e-7, -0.1, -3.25, -1e9, -1e300])
+def test_a_bound_far_from_one_takes_no_more_numbers_than_any(bound: float) -> None:
+    (both,) = narrowed({"type": "number", "exclusiveMinimum": bound}, [])["allOf"]
+    (least,) = [choice["minimum"] for choice in both["anyOf"] if "minimum" in choice]
+    (listed,) = [choice["enum"] for choice in both["anyOf"] if "enum" in choice]
+    assert bound < least < 0
+    assert 1 <= len(listed) <= 12
+    assert all(number > bound for number in listed)
