@@ -128,8 +128,12 @@ async def test_random_schemas(backend: LlamaBackend) -> None:
         held(chat("Fill in the form.", max_tokens=200, temperature=float(i % 2), seed=i), form.schema)
         for i, form in enumerate(asked)
     ]
-    answers = await asyncio.gather(*(ask(backend, request) for request in requests))
+    answers = [
+        answer
+        for at in range(0, len(requests), 8)  # so that none waits long in the queue of a slow box
+        for answer in await asyncio.gather(*(ask(backend, request) for request in requests[at : at + 8]))
+    ]
     ended = [(answer, form) for answer, form in zip(answers, asked, strict=True) if answer.reason() == "stop"]
-    assert len(ended) >= 25
+    assert len(ended) > len(asked) // 2, "the rest is cut, and proves nothing"
     for answer, form in ended:
         assert not fault(form.schema, answer.text()), (form.schema, answer.text())
