@@ -23,8 +23,16 @@ def warm() -> None:
 def read(source: Source) -> Extracted:
     """Raises `ExtractionError`."""
     text = source.text().replace("\x00", " ")
+    usual = csv.field_size_limit()  # of the whole process
+    csv.field_size_limit(max(usual, len(text)))
+    try:
+        return _read(source, text)
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _read(source: Source, text: str) -> Extracted:
     builder = source.builder("csv")
-    csv.field_size_limit(max(1, len(text)))
     delimiter, columns = _shape(text)
     names: list[str] | None = None
     seen = False

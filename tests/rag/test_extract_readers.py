@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 from collections.abc import Sequence
 from email.message import EmailMessage
@@ -255,6 +256,12 @@ def test_rows_of_a_csv_carry_their_columns_names(read_bytes: Any, delimiter: str
     quoted = [delimiter.join('"' + cell.replace('"', '""') + '"' for cell in line) for line in lines]
     found = read_bytes("parts.csv", "\r\n".join(quoted))
     assert rows(found) == ['Part: Seal; Number: 47,11; Note: said "new"', "Part: Shaft; Number: 8"]
+
+
+def test_reading_a_csv_changes_no_other_reader(read_bytes: Any) -> None:
+    usual = csv.field_size_limit()
+    read_bytes("m.csv", "1,2\n3,4\n")
+    assert csv.field_size_limit() == usual
 
 
 def test_a_csv_of_numbers_has_no_names(read_bytes: Any) -> None:
