@@ -129,8 +129,8 @@ def classify_table(rounds: Mapping[tuple[str, str], Sequence[Classified]]) -> Ta
     note = (
         "One client that keeps its connection. *run*: `session.run` of the same tokens in the bench's own process, of "
         "the embedder and the head for a head; *tokenised*: with the tokeniser before it. *more*: what HTTP takes "
-        "beyond the run. *kept awake*: processes of the idle class keep the box's cores from halting, which "
-        "they do between any two messages and which the next message waits for; both figures are taken so."
+        "beyond the run. *kept awake*: processes of the idle class keep the box's cores from halting "
+        "between two messages; both figures are taken so."
     )
     header = ["model", "cores", "HTTP p50", "p99", "run p50", "p99", "tokenised p50", "× run", "more", "failed"]
     return Table("Classifying a short text", note, header, rows)
