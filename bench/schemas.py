@@ -11,11 +11,13 @@ import os
 import sys
 from pathlib import Path
 
+import orjson
+
 from bench import results
 from bench import schemas_report as report
 from bench.peers import Server, outstation, running
 from bench.report import Table
-from bench.schemas_load import GRAMMARS, Streams, fill, forms
+from bench.schemas_load import GRAMMARS, Streams, Wave, fill, forms
 
 HERE = Path(__file__).parent
 FORMS, RATES = "forms", "rates"
@@ -49,6 +51,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, help="of an answer at most; default: 64, 16 with --quick")
     parser.add_argument("--rounds", type=int, help="default: 5; 1 with --quick")
     parser.add_argument("--grammar", action="append", choices=sorted(GRAMMARS), help="default: all")
+    parser.add_argument("--out", type=Path, default=HERE / "out", help="for logs, and the rounds that --more adds to")
+    parser.add_argument("--more", action="store_true", help="add the rounds to those of the last run, of the same load")
     parser.add_argument("--quick", action="store_true", help="little of each: to see that it works")
     parser.add_argument("--write", action="store_true", help="keep the tables in bench/RESULTS.md")
     args = parser.parse_args(argv)
@@ -65,7 +69,7 @@ async def filled(args: argparse.Namespace) -> int:
     """Every form at every temperature; how many answers were wrong."""
     notes = results.machine(f"Model: `{MODELS[0]}`")
     asked = forms(args.schemas, args.seed)
-    async with running(outstation(), _file(args, MODELS[0]), HERE / "out") as server:
+    async with running(outstation(), _file(args, MODELS[0]), args.out) as server:
         rounds = await fill(server.port, asked, list(TEMPERATURES.values()), CLIENTS)
     by_name = dict(zip(TEMPERATURES, rounds, strict=True))
     wrong = 0
@@ -80,10 +84,23 @@ async def filled(args: argparse.Namespace) -> int:
 
 async def rates(args: argparse.Namespace, model: str) -> None:
     """Every grammar in turn, held and free."""
-    notes = results.machine(f"Model: `{model}`", rounds=args.rounds)
-    async with running(outstation(), _file(args, model), HERE / "out") as server:
+    kept = args.out / f"schemas-{model}.json"
+    before = loaded(kept) if args.more else {}
+    notes = results.machine(f"Model: `{model}`", rounds=args.rounds + max(map(len, before.values()), default=0))
+    async with running(outstation(), _file(args, model), args.out) as server:
         rounds = await paired(server, args)
+    rounds = {name: [*before.get(name, ()), *pairs] for name, pairs in rounds.items()}
+    kept.write_bytes(orjson.dumps(rounds))
     _keep(args, model, notes, report.rate_table(model, rounds, args.streams, args.tokens))
+
+
+def loaded(path: Path) -> dict[str, list[report.Pair]]:
+    """The rounds of the last run, of each grammar."""
+    kept = orjson.loads(path.read_bytes())
+    return {
+        name: [report.Pair(Wave(**pair["held"]), Wave(**pair["free"])) for pair in pairs]
+        for name, pairs in kept.items()
+    }
 
 
 async def paired(server: Server, args: argparse.Namespace) -> dict[str, list[report.Pair]]:

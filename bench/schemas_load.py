@@ -151,24 +151,22 @@ def _with_times(known: jsonschema.FormatChecker) -> jsonschema.FormatChecker:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """Answers that were asked for at one moment; `seconds` until the last one had ended."""
+    """Answers that were asked for at one moment.
 
-    answers: Sequence[Answer]
+    Attributes:
+        counts: completion tokens of each.
+        seconds: until the last one had ended.
+        failed: how many were not whole.
+    """
+
+    counts: Sequence[int]
     seconds: float
-
-    @property
-    def counts(self) -> list[int]:
-        """Completion tokens of each answer."""
-        return [answer.tokens for answer in self.answers]
+    failed: int = 0
 
     @property
     def rate(self) -> float:
         """Tokens a second of all of them together."""
         return sum(self.counts) / self.seconds
-
-    @property
-    def failed(self) -> int:
-        return sum(not answer.ok for answer in self.answers)
 
 
 class Streams:
@@ -195,9 +193,10 @@ class Streams:
         began = time.perf_counter()
         answers = await asyncio.gather(*(ask(self._port, body) for body in bodies))
         seconds = time.perf_counter() - began
-        if not any(answer.ok for answer in answers):
+        failed = sum(not answer.ok for answer in answers)
+        if failed == len(answers):
             raise RuntimeError(f"no answer is whole: {answers[0].error or answers[0].body[:300]!r}")
-        return Wave(answers, seconds)
+        return Wave([answer.tokens for answer in answers], seconds, failed)
 
     def _body(self, number: int, tokens: int) -> dict[str, Any]:
         self._asked += 1

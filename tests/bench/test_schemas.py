@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import jsonschema
 import pytest
 
 from bench import schemas_report as report
 from bench.client import Answer
-from bench.schemas import MODELS, main, parse
+from bench.schemas import MODELS, loaded, main, parse
 from bench.schemas_load import GRAMMARS, Filled, Form, Wave, fault, forms, judge
 
 KEYWORDS = (
@@ -72,8 +73,7 @@ def test_formats_are_checked(form: str, right: str, wrong: str) -> None:
 
 
 def wave(tokens: int, seconds: float) -> Wave:
-    answer = Answer(status=200, complete=True, usage={"completion_tokens": tokens})
-    return Wave([answer, answer], seconds)
+    return Wave([tokens, tokens], seconds)
 
 
 def test_the_tables_say_what_was_seen() -> None:
@@ -102,11 +102,17 @@ def test_a_real_gateway_is_measured(model_file, tmp_path, monkeypatch, capsys) -
     (tmp_path / "models" / f"{MODELS[0]}.gguf").symlink_to(model_file)
     some = ["--model", MODELS[0], "--grammar", "json_object", "--streams", "2"]
     monkeypatch.setattr("sys.argv", ["x", "--quick", "--schemas", "4", "--tokens", "8", "--home", str(tmp_path), *some])
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--out", str(tmp_path)])
     assert main() == 0, "every answer is valid, cut, or refused for a reason"
     printed = capsys.readouterr().out
     assert printed.count("### ") == 2
     assert "json_object" in printed
     assert "temperature 1" in printed
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--scenario", "rates", "--more"])
+    assert main() == 0
+    pairs = loaded(tmp_path / f"schemas-{MODELS[0]}.json")
+    assert [len(pair.held.counts) for pair in pairs["json_object"]] == [2, 2]
+    assert "2 interleaved rounds" in capsys.readouterr().out
 
 
 def test_what_is_asked_by_default() -> None:
