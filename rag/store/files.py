@@ -12,7 +12,11 @@ from rag.store.parts import kept, new_id, number, page
 from rag.store.records import Cut, FileRecord, Page
 
 PART_BYTES = 1 << 20
-_SELECT = "SELECT f.id, f.name, f.purpose, f.size, c.sha256, f.created FROM files f JOIN contents c ON c.n = f.content"
+MOST_LISTED = 10_000
+_SELECT = (
+    "SELECT f.id, f.name, f.purpose, f.size, c.sha256, f.created, f.expires "
+    "FROM files f JOIN contents c ON c.n = f.content"
+)
 
 
 class Files:
@@ -26,8 +30,12 @@ class Files:
         self._engine = engine
         self._clock = clock
 
-    def add(self, name: str, purpose: str, content: Iterable[bytes]) -> FileRecord:
-        """Keeps a file; on the disk when this returns. Others wait to write meanwhile: let `content` be at hand."""
+    def add(self, name: str, purpose: str, content: Iterable[bytes], expires_after: float | None = None) -> FileRecord:
+        """Keeps a file; on the disk when this returns. Others wait to write meanwhile: let `content` be at hand.
+
+        Args:
+            expires_after: seconds after which `expire` removes it; None: never.
+        """
         id_, name, digest, size = new_id("file-"), kept(name), hashlib.sha256(), 0
         with self._engine.write() as cursor:
             # Until all is read its hash is not known: it is the id that no other content can have.
@@ -39,11 +47,12 @@ class Files:
                 cursor.run("INSERT INTO content_parts (content, place, data) VALUES (?, ?, ?)", (made[0], place, part))
             same = self._same(cursor, made[0], digest.hexdigest())
             created = self._clock()
+            expires = None if expires_after is None else created + expires_after
             cursor.run(
-                "INSERT INTO files (id, name, purpose, size, created, content) VALUES (?, ?, ?, ?, ?, ?)",
-                (id_, name, purpose, size, created, same),
+                "INSERT INTO files (id, name, purpose, size, created, content, expires) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (id_, name, purpose, size, created, same, expires),
             )
-        return FileRecord(id_, name, purpose, size, digest.hexdigest(), created)
+        return FileRecord(id_, name, purpose, size, digest.hexdigest(), created, expires)
 
     def _same(self, cursor: Cursor, made: int, sha256: str) -> int:
         """The number of the content with that hash: the one that is there already, or the one just made."""
@@ -67,7 +76,7 @@ class Files:
         conditions = [("f.purpose = ?", purpose)] if purpose is not None else []
         with self._engine.read() as cursor:
             place = lambda id_, param: number(cursor, "files", "file", id_, param)  # noqa: E731
-            return page(cursor, (_SELECT, "f.n"), conditions, cut, place, _record)
+            return page(cursor, (_SELECT, "f.n"), conditions, cut, place, _record, MOST_LISTED)
 
     def content(self, id_: str) -> Iterator[bytes]:
         """What it contains, in parts of at most 1 MiB. A file that is removed meanwhile raises `NotThere`."""
@@ -88,12 +97,27 @@ class Files:
     def delete(self, id_: str) -> None:
         """The file, what it contains if no other file does, and its pieces in every store."""
         with self._engine.write() as cursor:
-            n = number(cursor, "files", "file", id_)
-            remove_members(self._engine, cursor, "file", n)
-            row = cursor.one("DELETE FROM files WHERE n = ? RETURNING content", (n,))
-            assert row is not None
-            if cursor.one("SELECT 1 FROM files WHERE content = ?", row) is None:
-                _remove_content(cursor, row[0])
+            self._remove(cursor, number(cursor, "files", "file", id_))
+
+    def expire(self) -> int:
+        """Removes the files whose time is over, each by itself. Returns how many."""
+        due, removed = "SELECT n FROM files WHERE expires <= ? ORDER BY expires LIMIT 1", 0
+        while True:
+            with self._engine.read() as cursor:
+                if cursor.one(due, (self._clock(),)) is None:
+                    return removed
+            with self._engine.write() as cursor:
+                row = cursor.one(due, (self._clock(),))
+                if row is not None:
+                    self._remove(cursor, row[0])
+                    removed += 1
+
+    def _remove(self, cursor: Cursor, n: int) -> None:
+        remove_members(self._engine, cursor, "file", n)
+        row = cursor.one("DELETE FROM files WHERE n = ? RETURNING content", (n,))
+        assert row is not None
+        if cursor.one("SELECT 1 FROM files WHERE content = ?", row) is None:
+            _remove_content(cursor, row[0])
 
 
 def _remove_content(cursor: Cursor, n: int) -> None:

@@ -63,6 +63,7 @@ def page(
     cut: Cut,
     place_of: Callable[[str, str], int],
     read: Callable[[Row], T],
+    most: int = MOST_LISTED,
 ) -> Page[T]:
     """A part of a list.
 
@@ -70,9 +71,10 @@ def page(
         select: the SELECT without conditions, and the column of the numbers that it is ordered by.
         conditions: SQL with one parameter each.
         place_of: the number of the row that an id (and the parameter's name) stands for. Raises `NotThere`.
+        most: the largest limit.
     """
-    if not 1 <= cut.limit <= MOST_LISTED:
-        raise InvalidRequest(f"`limit` must be from 1 to {MOST_LISTED}.", param="limit")
+    if not 1 <= cut.limit <= most:
+        raise InvalidRequest(f"`limit` must be from 1 to {most}.", param="limit")
     sql, column = select
     tests, values = [test for test, _ in conditions], [value for _, value in conditions]
     up = cut.order == "asc"

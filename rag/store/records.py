@@ -22,6 +22,7 @@ class FileRecord:
     Attributes:
         size: in bytes.
         sha256: of the content, in hex.
+        expires: when it is removed by itself; None: never.
     """
 
     id: str
@@ -30,6 +31,7 @@ class FileRecord:
     size: int
     sha256: str
     created: float
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

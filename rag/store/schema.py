@@ -70,7 +70,12 @@ CREATE INDEX attributes_number ON attributes (store, name, number, member) WHERE
 CREATE INDEX attributes_text ON attributes (store, name, text, member) WHERE text IS NOT NULL;
 CREATE INDEX attributes_flag ON attributes (store, name, flag, member) WHERE flag IS NOT NULL;
 """
-VERSIONS: Final = (_FIRST,)
+# When a file is removed by itself, if its client said so.
+_SECOND: Final = """
+ALTER TABLE files ADD COLUMN expires {real};
+CREATE INDEX files_expires ON files (expires) WHERE expires IS NOT NULL;
+"""
+VERSIONS: Final = (_FIRST, _SECOND)
 
 
 def statements(version: int, words: Mapping[str, str]) -> list[str]:

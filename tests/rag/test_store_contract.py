@@ -47,6 +47,28 @@ def test_a_file_that_breaks_off_is_not_there(site: Site) -> None:
     assert not site.store.files.list(Cut()).items
 
 
+def test_files_are_removed_when_their_time_is_over(site: Site) -> None:
+    short, long = (site.store.files.add("a", "batch", [b"same"], expires_after=after) for after in (3600.0, 7200.0))
+    store = site.store.stores.create("manuals", SMALL)
+    site.store.members.add(store.id, Entry(short.id))
+    assert short.expires == short.created + 3600
+    site.clock.now += 3599
+    assert site.store.files.expire() == 0
+    site.clock.now += 1
+    assert site.store.files.expire() == 1
+    assert [one.id for one in site.store.files.list(Cut()).items] == [long.id]
+    assert site.store.stores.get(store.id).counts.total == 0
+    assert b"".join(site.store.files.content(long.id)) == b"same"
+
+
+def test_many_files_are_listed_at_once(site: Site) -> None:
+    for n in range(102):
+        site.store.files.add(f"{n}", "assistants", [b"same"])
+    assert len(site.store.files.list(Cut(limit=10_000)).items) == 102
+    with pytest.raises(InvalidRequest, match="10000"):
+        site.store.files.list(Cut(limit=10_001))
+
+
 def test_lists_come_in_pages_both_ways(site: Site) -> None:
     ids = [site.store.files.add(f"{n}", "assistants", [b"%d" % n]).id for n in range(7)]
     site.store.files.add("other", "batch", [b"other"])
@@ -62,9 +84,10 @@ def test_lists_come_in_pages_both_ways(site: Site) -> None:
     assert cut(limit=2, before=ids[2]) == ([4, 3], True)
     assert cut(limit=10, before=ids[2], after=ids[5]) == ([4, 3], False)
     assert cut(limit=2, order="asc", before=ids[1]) == ([0], False)
-    for limit in (0, 101):
-        with pytest.raises(InvalidRequest):
-            cut(limit=limit)
+    with pytest.raises(InvalidRequest):
+        cut(limit=0)
+    with pytest.raises(InvalidRequest):
+        site.store.stores.list(Cut(limit=101))
     with pytest.raises(NotThere):
         cut(after="file-unknown")
 
