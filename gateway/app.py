@@ -18,6 +18,8 @@ from gateway.children import Children
 from gateway.classify.escalation import check_escalations
 from gateway.config import Config
 from gateway.dispatch import Dispatcher
+from gateway.documents.documents import Documents
+from gateway.documents.models import DocumentModels
 from gateway.egress import Egress
 from gateway.manifests import manifests
 from gateway.metrics import Metrics
@@ -130,6 +132,7 @@ def build_generation(
         children,
         shared.archive,
         shared.background,
+        Documents(shared.library, DocumentModels(site, run, config.documents.reranker), config.documents),
         config.escalations,
         config.responses.store,
     )

@@ -63,7 +63,8 @@ def load_config(
     )
     if environ.get(KEY_VARIABLE):
         access += (AccessKey(name=KEY_VARIABLE, digest=_digest(environ[KEY_VARIABLE])),)
-    found = Config(**vars(config), source=source, home=home, access=access)
+    document_key = _document_key(config, _where(source or "", lines, ("documents",)), source, environ)
+    found = Config(**vars(config), source=source, home=home, access=access, document_key=document_key)
     check_exposure(found)
     return found
 
@@ -221,19 +222,32 @@ def line_numbers(text: str) -> dict[Place, int]:
 def _resolve(key: KeySettings, where: str, source: Path | None, environ: Mapping[str, str]) -> AccessKey:
     if key.sha256:
         return AccessKey(name=key.name, digest=bytes.fromhex(key.sha256))
-    if key.env:
-        secret, origin = environ.get(key.env, ""), f"the environment variable {key.env}"
+    secret = _secret(f"{where}the key {key.name!r}", key.env, key.file, source, environ)
+    return AccessKey(name=key.name, digest=_digest(secret))
+
+
+def _document_key(config: FileConfig, where: str, source: Path | None, environ: Mapping[str, str]) -> str:
+    asked = config.documents
+    if not asked.key_env and not asked.key_file:
+        return ""
+    return _secret(f"{where}the key of the documents", asked.key_env, asked.key_file, source, environ)
+
+
+def _secret(what: str, env: str | None, file: str | None, source: Path | None, environ: Mapping[str, str]) -> str:
+    """From the environment, or else from a file. `what`: begins an error."""
+    if env:
+        secret, origin = environ.get(env, ""), f"the environment variable {env}"
     else:
-        path = Path(key.file or "").expanduser()
+        path = Path(file or "").expanduser()
         path = path if path.is_absolute() or source is None else source.parent / path
         origin = str(path)
         try:
             secret = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{where}the key {key.name!r} cannot be read from {path}: {error}.") from error
+            raise ConfigError(f"{what} cannot be read from {path}: {error}.") from error
     if not secret:
-        raise ConfigError(f"{where}the key {key.name!r} is empty: {origin} holds nothing. Put the key there.")
-    return AccessKey(name=key.name, digest=_digest(secret))
+        raise ConfigError(f"{what} is empty: {origin} holds nothing. Put the key there.")
+    return secret
 
 
 def _digest(secret: str) -> bytes:

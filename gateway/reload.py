@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 LOOK_S = 1.0
 SPARE_S = 30.0
 STOP_S = 5.0
-AT_START = ("server.host", "server.port", "server.drain_timeout_s", "audit", "logging")
+AT_START = (
+    "server.host",
+    "server.port",
+    "server.drain_timeout_s",
+    "audit",
+    "logging",
+    "documents.store",
+    "documents.key_env",
+    "documents.key_file",
+)
 """What only a restart changes. Named in docs/configuration.md."""
 
 log = logging.getLogger("outstation.config")
@@ -187,6 +196,7 @@ class Gateway:
         self.shared.start()
         self.current.site.start()
         self.shared.background.start(self.lease)
+        self.shared.library.start(self.lease)
         _tell(self.current.config)
         if self._load is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload()))
@@ -202,6 +212,7 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=STOP_S)
+        await self.shared.library.stop()
         await self.shared.background.stop()
         await self.current.site.close()
         await close_all(self.shared.pool.keep(()))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from gateway.audit import Audit
 from gateway.books import Books
 from gateway.config import Config
+from gateway.documents.library import Library
 from gateway.egress import Boundary
 from gateway.estimates import Estimates
 from gateway.metrics import Metrics, RouteFigure
@@ -30,6 +32,7 @@ class Shared:
     boundary: Boundary
     archive: Archive
     background: Background
+    library: Library
     pool: Pool = field(default_factory=Pool)
     running_ids: set[str] = field(default_factory=set)
 
@@ -39,6 +42,7 @@ class Shared:
 
     def close(self) -> None:
         """Writes what is still to be written."""
+        self.library.close()
         self.archive.close()
         self.audit.close()
 
@@ -53,7 +57,14 @@ def build_shared(config: Config, site: Callable[[], Site]) -> Shared:
 
     metrics = Metrics(lambda: site().states(), figures)
     archive = Archive(config.home / "responses.db", config.responses.keep_days, config.responses.max_mb << 20)
-    return Shared(metrics, audit, books, Boundary(audit), archive, Background(archive))
+    return Shared(metrics, audit, books, Boundary(audit), archive, Background(archive), _library(config))
+
+
+def _library(config: Config) -> Library:
+    where = config.documents.store or str(config.home / "documents.db")
+    if "://" not in where:
+        where = str((config.source.parent if config.source else Path.cwd()) / Path(where).expanduser())
+    return Library(where, config.document_key, config.home / "documents-work")
 
 
 class Figure(NamedTuple):

@@ -16,6 +16,7 @@ from backends.types import Locality, Request
 from gateway.bodies import OneBody, Writer
 from gateway.children import Children
 from gateway.dispatch import Dispatcher
+from gateway.documents.documents import Documents
 from gateway.headers import headers_named
 from gateway.outcome import Outcome, new_id
 from gateway.responses.archive import Archive
@@ -44,6 +45,7 @@ class Inference:
     children: Children
     archive: Archive
     background: Background
+    documents: Documents
     escalations: Sequence[EscalationSettings] = ()
     stores_responses: bool = True
     ping_after_s: float = PING_AFTER_S

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from backends.types import Locality
+from gateway.schemas.documents_settings import DocumentSettings
 from gateway.schemas.escalation import EscalationSettings
 from gateway.schemas.guards import GuardSettings, OnTimeout, SignalSettings
 from gateway.schemas.model import ModelSettings
@@ -68,6 +69,9 @@ class KeySettings(Table):
     )
     data_classes: tuple[ClassName, ...] = Field(
         default=(), strict=False, description="Data classes that all its requests have, besides what is found in them."
+    )
+    documents: Literal["manage", "read", "none"] = Field(
+        default="manage", description="Whether it may change the site's documents, search them only, or neither."
     )
     budget_day: Price | None = Field(default=None, description="US dollars that it may spend in a day.")
     budget_month: Price | None = Field(default=None, description="US dollars that it may spend in a month.")
@@ -233,6 +237,7 @@ class FileConfig(Table):
     escalations: tuple[EscalationSettings, ...] = Field(default=(), strict=False)
     audit: AuditSettings = Field(default_factory=AuditSettings)
     responses: ResponseSettings = Field(default_factory=ResponseSettings)
+    documents: DocumentSettings = Field(default_factory=DocumentSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
 
     @model_validator(mode="after")
@@ -280,8 +285,10 @@ class Config(FileConfig):
         source: the file that was read; None: defaults only.
         home: where state lives.
         access: the resolved keys; empty: no authentication.
+        document_key: what the documents are encrypted with; empty: they are not.
     """
 
     source: Path | None = None
     home: Path
     access: tuple[AccessKey, ...] = ()
+    document_key: str = Field(default="", repr=False)

@@ -159,9 +159,13 @@ class Work:
         """Says that the worker lives. Raises `Superseded`."""
         self._change(claim, "until = ?", self._clock() + lease_s)
 
-    def release(self, claim: Claim) -> None:
-        """Gives it back, undone. Raises `Superseded`."""
-        self._change(claim, "until = ?, owner = ''", 0.0)
+    def release(self, claim: Claim, *, tried: bool = False) -> None:
+        """Gives it back, undone. Raises `Superseded`.
+
+        Args:
+            tried: it counts among the file's attempts.
+        """
+        self._change(claim, f"until = ?, owner = ''{'' if tried else ', attempts = attempts - 1'}", 0.0)
 
     def fail(self, claim: Claim, error: LastError) -> None:
         """It cannot be done. One that is rebuilt is served until the store goes over. Raises `Superseded`."""

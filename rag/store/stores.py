@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -23,6 +24,17 @@ _SELECT: Final = (
 )
 _TEXTS: Final = ("name", "data_class")
 _JSON: Final = ("metadata", "settings")
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What a search has to know of a vector store: cheap to read, whatever is in it. See `VectorStore`."""
+
+    id: str
+    embedder: Embedder
+    settings: Mapping[str, Any]
+    data_class: str
+    expired: bool
 
 
 class Stores:
@@ -69,6 +81,19 @@ class Stores:
         """One of them."""
         with self._engine.read() as cursor:
             return self._one(cursor, id_)
+
+    def pinned(self, id_: str) -> Pinned:
+        """What a search has to know of one."""
+        with self._engine.read() as cursor:
+            row = cursor.one("SELECT embedder, settings, data_class, expired FROM stores WHERE id = ?", (id_,))
+            if row is None:
+                raise NotThere("vector store", id_)
+            return Pinned(id_, embedder_of(cursor, row[0]), orjson.loads(row[1]), row[2], bool(row[3]))
+
+    def rebuilding(self) -> Sequence[str]:
+        """Ids of those that are being rebuilt."""
+        with self._engine.read() as cursor:
+            return [id_ for (id_,) in cursor.all("SELECT id FROM stores WHERE next_embedder IS NOT NULL ORDER BY n")]
 
     def list(self, cut: Cut) -> Page[VectorStore]:
         """All of them."""

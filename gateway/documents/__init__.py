@@ -1,0 +1,1 @@
+"""The site's documents, as the gateway has them: one library for the process, one way to search it a configuration."""

@@ -1,0 +1,29 @@
+"""What one configuration makes of the library: how it is searched, and what a new vector store is like."""
+
+from __future__ import annotations
+
+from gateway.documents.library import Library
+from gateway.documents.models import DocumentModels
+from gateway.schemas.documents_settings import DocumentSettings
+from rag.chunks import Strategy
+from rag.retrieve import Retrieved, Retriever, Wanted
+
+
+class Documents:
+    """For the routes."""
+
+    def __init__(self, library: Library, models: DocumentModels, settings: DocumentSettings) -> None:
+        self.library = library
+        self.models = models
+        self.settings = settings
+        self._retriever = Retriever(library, models, settings.rerank_ms / 1000, library.pace)
+
+    @property
+    def strategy(self) -> Strategy:
+        """How a file is cut where its client does not say."""
+        return Strategy(self.settings.chunk_tokens, self.settings.chunk_overlap_tokens, by_structure=True)
+
+    async def search(self, wanted: Wanted) -> Retrieved:
+        """See `Retriever.search`."""
+        async with self.library.searching():
+            return await self._retriever.search(wanted)

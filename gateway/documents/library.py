@@ -1,0 +1,200 @@
+"""The site's documents: one store for the process, opened when it is first needed, and what is left to be read in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from backends.errors import BackendError
+from rag.retrieve import Pace
+
+if TYPE_CHECKING:
+    from gateway.reload import Generation
+    from rag.extract import Extractor
+    from rag.ingest import Ingest
+    from rag.store.base import DocumentStore
+    from rag.store.records import Claim
+
+THREADS: Final = 4
+AT_ONCE: Final = 2
+"""Files: while one is read, another is embedded."""
+LOOK_S: Final = 5.0
+"""Between looks for work that another gateway has left, where several share a store."""
+TIDY_S: Final = 60.0
+PAUSE_S: Final = 5.0
+COURTESY_S: Final = 1.0
+"""That ingest waits for searches at a time: it goes on, however many there are."""
+
+T = TypeVar("T")
+Lease = Callable[[], AbstractContextManager["Generation"]]
+
+log = logging.getLogger("outstation.documents")
+
+
+class Library:
+    """One for the process: its work outlives a reload.
+
+    Args:
+        where: a path, or a `postgresql://` address.
+        key: what the file is encrypted with; empty: it is not.
+        work: a folder for files while they are read.
+
+    Attributes:
+        pace: of the reranker.
+    """
+
+    def __init__(self, where: str, key: str, work: Path) -> None:
+        self._where = where
+        self._key = key
+        self._work = work
+        self._threads: ThreadPoolExecutor | None = None
+        self._opening = Lock()
+        self._store: DocumentStore | None = None
+        self._lease: Lease | None = None
+        self._ingest: Ingest | None = None
+        self._extractor: Extractor | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._news = asyncio.Event()
+        self._searches = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._progress: dict[tuple[str, str], tuple[int, int]] = {}
+        self.pace = Pace()
+
+    async def run(self, work: Callable[[DocumentStore], T]) -> T:
+        """Does it in a thread. Raises what it does, and `StoreTrouble` while the store cannot be opened."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="documents")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(self._opened()))
+
+    def _opened(self) -> DocumentStore:
+        with self._opening:
+            if self._store is None:
+                from rag.store.base import open_store
+
+                self._store = open_store(self._where, self._key)
+            return self._store
+
+    @asynccontextmanager
+    async def searching(self) -> AsyncIterator[None]:
+        """While it lasts, ingest steps back."""
+        self._searches += 1
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self._searches -= 1
+            if not self._searches:
+                self._quiet.set()
+
+    async def _courtesy(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(COURTESY_S):
+                await self._quiet.wait()
+
+    def wake(self) -> None:
+        """There is work."""
+        self._news.set()
+
+    def progress(self, store_id: str, file_id: str) -> tuple[int, int] | None:
+        """(page, pages) of a file that is being read, 0 of 0 where it has none; None: it is not."""
+        return self._progress.get((store_id, file_id))
+
+    def _told(self, claim: Claim, progress: tuple[int, int] | None) -> None:
+        key = (claim.file.store_id, claim.file.file_id)
+        if progress is None:
+            self._progress.pop(key, None)
+        else:
+            self._progress[key] = progress
+
+    def start(self, lease: Lease) -> None:
+        """Goes on with what an earlier process left."""
+        self._lease = lease
+        if self._is_there():
+            self.wake()
+        self._tasks = [asyncio.create_task(self._work_on()) for _ in range(AT_ONCE)]
+        self._tasks.append(asyncio.create_task(self._tidy()))
+
+    def _is_there(self) -> bool:
+        return "://" in self._where or Path(self._where).exists()
+
+    async def stop(self) -> None:
+        """Gives back what is being worked on; the next process goes on with it."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=PAUSE_S)
+        self._tasks = []
+        if self._extractor:
+            await self._extractor.close()
+
+    def close(self) -> None:
+        """Nothing may be called afterwards."""
+        if self._threads:
+            self._threads.shutdown(cancel_futures=True)
+        if self._store:
+            self._store.close()
+
+    async def _work_on(self) -> None:
+        await self._news.wait()
+        while True:
+            self._news.clear()
+            try:
+                while await self._one():
+                    pass
+            except BackendError as error:
+                log.warning("documents wait: %s", error.message)
+                await asyncio.sleep(PAUSE_S)
+                self.wake()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._news.wait()
+
+    async def _one(self) -> bool:
+        """Does one job. Each in the configuration in force when it begins."""
+        assert self._lease is not None
+        ingest = await self._ingesting()
+        with self._lease() as generation:
+            done = await ingest.one(generation.inference.documents.models)
+        await self.run(_finish_rebuilds)
+        return done
+
+    async def _ingesting(self) -> Ingest:
+        if self._ingest is None:
+            from rag.extract import Extractor
+            from rag.ingest import Ingest
+
+            await asyncio.to_thread(shutil.rmtree, self._work, ignore_errors=True)  # what a crash has left
+            self._extractor = Extractor()
+            self._ingest = Ingest(
+                self,
+                self._extractor,
+                self._work,
+                secret=bool(self._key),
+                told=self._told,
+                courtesy=self._courtesy,
+            )
+        return self._ingest
+
+    async def _tidy(self) -> None:
+        """What expires, expires even where nobody asks for anything."""
+        while True:
+            await asyncio.sleep(TIDY_S)
+            if self._store is None and not self._is_there():
+                continue
+            with contextlib.suppress(BackendError):
+                await self.run(lambda store: store.stores.expire())
+
+
+def _finish_rebuilds(store: DocumentStore) -> None:
+    for id_ in store.stores.rebuilding():
+        if store.stores.finish_rebuild(id_):
+            log.info("the vector store %s is rebuilt", id_)
