@@ -20,6 +20,7 @@ from gateway.config import Config
 from gateway.dispatch import Dispatcher
 from gateway.documents.documents import Documents
 from gateway.documents.models import DocumentModels
+from gateway.documents.rights import Rights
 from gateway.egress import Egress
 from gateway.manifests import manifests
 from gateway.metrics import Metrics
@@ -132,7 +133,12 @@ def build_generation(
         children,
         shared.archive,
         shared.background,
-        Documents(shared.library, DocumentModels(site, run, config.documents.reranker), config.documents),
+        Documents(
+            shared.library,
+            DocumentModels(site, run, config.documents.reranker),
+            config.documents,
+            Rights({key.name: key.documents for key in config.keys}),
+        ),
         config.escalations,
         config.responses.store,
     )

@@ -16,6 +16,7 @@ from backends.errors import (
     Overloaded,
     Unavailable,
 )
+from rag.store.errors import NotThere
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -30,6 +31,7 @@ class Kind(NamedTuple):
 TABLE: Mapping[type[BaseException], Kind] = {
     InvalidRequest: Kind(400, "invalid_request_error"),
     ModelNotFound: Kind(404, "invalid_request_error"),
+    NotThere: Kind(404, "invalid_request_error"),
     Overloaded: Kind(429, "rate_limit_error"),
     Unavailable: Kind(503, "server_error"),
     BadModelFile: Kind(503, "server_error"),

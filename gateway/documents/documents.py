@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from gateway.documents.library import Library
 from gateway.documents.models import DocumentModels
+from gateway.documents.rights import Rights
 from gateway.schemas.documents_settings import DocumentSettings
 from rag.chunks import Strategy
 from rag.retrieve import Retrieved, Retriever, Wanted
 
 
 class Documents:
-    """For the routes."""
+    """For the routes.
 
-    def __init__(self, library: Library, models: DocumentModels, settings: DocumentSettings) -> None:
+    Attributes:
+        rights: of the API keys.
+    """
+
+    def __init__(
+        self, library: Library, models: DocumentModels, settings: DocumentSettings, rights: Rights | None = None
+    ) -> None:
         self.library = library
         self.models = models
         self.settings = settings
+        self.rights = rights or Rights()
         self._retriever = Retriever(library, models, settings.rerank_ms / 1000, library.pace)
 
     @property

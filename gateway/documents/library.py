@@ -69,6 +69,11 @@ class Library:
         self._progress: dict[tuple[str, str], tuple[int, int]] = {}
         self.pace = Pace()
 
+    @property
+    def uploads(self) -> tuple[Path, bool]:
+        """A folder for files on their way in, and whether they must not touch the disk."""
+        return self._work.parent, bool(self._key)
+
     async def run(self, work: Callable[[DocumentStore], T]) -> T:
         """Does it in a thread. Raises what it does, and `StoreTrouble` while the store cannot be opened."""
         if self._threads is None:
@@ -191,7 +196,7 @@ class Library:
             if self._store is None and not self._is_there():
                 continue
             with contextlib.suppress(BackendError):
-                await self.run(lambda store: store.stores.expire())
+                await self.run(lambda store: (store.stores.expire(), store.files.expire()))
 
 
 def _finish_rebuilds(store: DocumentStore) -> None:

@@ -59,6 +59,7 @@ class VectorStore:
         settings: of its search, such as weights; the store does not read them.
         expires_after: days without use; None: never.
         usage_bytes: texts and vectors of the files in it.
+        rebuilt, rebuild_failed: of its completed files, with what `next_embedder` makes.
     """
 
     id: str
@@ -74,6 +75,9 @@ class VectorStore:
     usage_bytes: int = 0
     counts: Counts = Counts()
     next_embedder: Embedder | None = None
+    rebuilt: int = 0
+    rebuild_failed: int = 0
+    description: str = ""
 
     @property
     def status(self) -> Literal["expired", "in_progress", "completed"]:

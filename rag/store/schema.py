@@ -75,7 +75,10 @@ _SECOND: Final = """
 ALTER TABLE files ADD COLUMN expires {real};
 CREATE INDEX files_expires ON files (expires) WHERE expires IS NOT NULL;
 """
-VERSIONS: Final = (_FIRST, _SECOND)
+_THIRD: Final = """
+ALTER TABLE stores ADD COLUMN description {text} NOT NULL DEFAULT '';
+"""
+VERSIONS: Final = (_FIRST, _SECOND, _THIRD)
 
 
 def statements(version: int, words: Mapping[str, str]) -> list[str]:

@@ -20,9 +20,9 @@ from rag.types import Embedder
 DAY_S: Final = 86_400.0
 _SELECT: Final = (
     "SELECT s.id, s.name, s.embedder, s.created, s.last_active, s.metadata, s.settings, s.data_class, s.expires_after, "
-    "s.expired, s.next_embedder, s.n FROM stores s"
+    "s.expired, s.next_embedder, s.n, s.description FROM stores s"
 )
-_TEXTS: Final = ("name", "data_class")
+_TEXTS: Final = ("name", "description", "data_class")
 _JSON: Final = ("metadata", "settings")
 
 
@@ -54,6 +54,7 @@ class Stores:
         embedder: Embedder,
         *,
         metadata: Mapping[str, str] | None = None,
+        description: str = "",
         data_class: str = "",
         expires_after: int | None = None,
     ) -> VectorStore:
@@ -61,13 +62,14 @@ class Stores:
         id_, now = new_id("vs_"), self._clock()
         with self._engine.write() as cursor:
             made = cursor.one(
-                "INSERT INTO stores (id, name, embedder, metadata, settings, data_class, expires_after, created, "
-                "last_active) VALUES (?, ?, ?, ?, '{}', ?, ?, ?, ?) RETURNING n",
+                "INSERT INTO stores (id, name, embedder, metadata, description, settings, data_class, expires_after, "
+                "created, last_active) VALUES (?, ?, ?, ?, ?, '{}', ?, ?, ?, ?) RETURNING n",
                 (
                     id_,
                     name,
                     known_embedder(self._engine, cursor, embedder),
                     dump(metadata or {}),
+                    description,
                     data_class,
                     expires_after,
                     now,
@@ -102,7 +104,7 @@ class Stores:
             return page(cursor, (_SELECT, "s.n"), [], cut, place, lambda row: self._record(cursor, row))
 
     def modify(self, id_: str, changes: Mapping[str, Any]) -> VectorStore:
-        """Changes some of `name`, `metadata`, `settings`, `data_class`, `expires_after`."""
+        """Changes some of `name`, `description`, `metadata`, `settings`, `data_class`, `expires_after`."""
         with self._engine.write() as cursor:
             n = number(cursor, "stores", "vector store", id_)
             for name, value in changes.items():
@@ -191,7 +193,8 @@ class Stores:
         return self._record(cursor, row)
 
     def _record(self, cursor: Cursor, row: Row) -> VectorStore:
-        id_, name, embedder, created, last_active, metadata, settings, data_class, after, expired, next_, n = row
+        id_, name, embedder, created, last_active, metadata, settings, data_class, after, expired, next_, n, told = row
+        rebuilt, failed = _rebuilt(cursor, n) if next_ is not None else (0, 0)
         used = cursor.one("SELECT sum(d.bytes) FROM members m JOIN docs d ON d.n = m.doc WHERE m.store = ?", (n,))
         return VectorStore(
             id_,
@@ -207,7 +210,17 @@ class Stores:
             usage_bytes=int((used or (0,))[0] or 0),
             counts=counts(cursor, "store", n),
             next_embedder=embedder_of(cursor, next_) if next_ is not None else None,
+            rebuilt=rebuilt,
+            rebuild_failed=failed,
+            description=told,
         )
+
+
+def _rebuilt(cursor: Cursor, n: int) -> tuple[int, int]:
+    """Of a store's completed files: with their new vectors, and those that cannot have any."""
+    asked = "SELECT count(next_doc), sum(next_failed) FROM members WHERE store = ? AND status = 'completed'"
+    done, failed = cursor.one(asked, (n,)) or (0, 0)
+    return int(done), int(failed or 0)
 
 
 def _clear(engine: Engine, cursor: Cursor, n: int) -> None:

@@ -94,7 +94,10 @@ def test_lists_come_in_pages_both_ways(site: Site) -> None:
 
 def test_a_vector_store_is_described_changed_and_deleted(site: Site) -> None:
     stores = site.store.stores
-    made = stores.create("pumps", SMALL, metadata={"site": "7"}, data_class="internal", expires_after=3)
+    made = stores.create(
+        "pumps", SMALL, metadata={"site": "7"}, description="All of them", data_class="internal", expires_after=3
+    )
+    assert made.description == "All of them"
     assert (made.status, made.embedder, made.counts, made.usage_bytes) == ("completed", SMALL, Counts(), 0)
     assert made.expires_at == site.clock.now + 3 * 86_400
     changed = stores.modify(made.id, {"name": "seals", "metadata": {}, "expires_after": None, "settings": {"w": 0.5}})
@@ -270,6 +273,8 @@ def test_a_rebuild_goes_over_at_once_and_the_old_one_serves_until_then(site: Sit
         assert claim is not None
         assert (claim.rebuild, claim.embedder) == (True, OTHER)
         index(site.store, claim)
+    record = site.store.stores.get(store.id)
+    assert (record.rebuilt, record.rebuild_failed, record.counts.completed) == (3, 0, 4)
     assert not site.store.stores.finish_rebuild(store.id)
     assert nearest(site.store, store.id, "pump") == before
     late = put(site.store, store.id, "The motor and its filter.")
@@ -305,6 +310,8 @@ def test_a_rebuild_that_is_given_up_or_fails_loses_nothing(site: Site) -> None:
     claim = site.store.work.claim("worker", 60.0)
     assert claim is not None
     site.store.work.fail(claim, LastError("server_error", "no"))
+    record = site.store.stores.get(store.id)
+    assert (record.rebuilt, record.rebuild_failed) == (0, 1)
     assert nearest(site.store, store.id, "pump") == before
     work(site.store)
     assert site.store.stores.finish_rebuild(store.id)
