@@ -11,14 +11,17 @@ from gateway.commands.audit import audit
 from gateway.commands.classifier import classifier
 from gateway.commands.doctor import doctor
 from gateway.commands.explain import explain
+from gateway.commands.ingest import ingest
 from gateway.commands.ls import ls
 from gateway.commands.models import models
 from gateway.commands.optimize import optimize
 from gateway.commands.ps import ps
 from gateway.commands.pull import pull
+from gateway.commands.reindex import reindex
 from gateway.commands.replay import replay
 from gateway.commands.rm import rm
 from gateway.commands.run import run
+from gateway.commands.search import search
 from gateway.commands.serve import serve
 from gateway.commands.show import show
 
@@ -60,7 +63,9 @@ def cli() -> None:
     """
 
 
-for _command in (serve, run, ps, models, ls, pull, rm, show, explain, replay, audit, doctor, classifier):
+_TALKING = (serve, run, ps, ingest, search, reindex)
+_LOOKING_AFTER = (models, ls, pull, rm, show, explain, replay, audit, doctor, classifier)
+for _command in (*_TALKING, *_LOOKING_AFTER):
     cli.add_command(_command)
 models.add_command(optimize)
 
