@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +124,9 @@ def _sync(
     return Sync(link, store["id"], folder, show, reader, keep=wanted.delete is False, report=report)
 
 
-def _once(link: Connection, wanted: Wanted, show: Show) -> tuple[Any, Report, Listing]:
+def _once(
+    link: Connection, wanted: Wanted, show: Show, sleep: Callable[[float], None] = time.sleep
+) -> tuple[Any, Report, Listing]:
     reader = Reader()
     store = _open(link, wanted)
     sync = _sync(link, store, wanted, show, reader, Report())
@@ -136,7 +138,7 @@ def _once(link: Connection, wanted: Wanted, show: Show) -> tuple[Any, Report, Li
         sync.carry_out(plan, listing)
         wait_s = 0.1
         while sync.pending:
-            time.sleep(wait_s)
+            sleep(wait_s)
             wait_s = 0.1 if sync.follow() else min(wait_s * 1.5, 1.0)
         if not sync.again:
             return store, sync.report, listing

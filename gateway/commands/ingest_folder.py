@@ -187,11 +187,11 @@ class Stillness:
         self._before: Mapping[str, Seen] = {}
 
     def moving(self, found: Look) -> frozenset[str]:
-        """Those that are new or changed since the last call: somebody may be writing them."""
+        """Those that are new, changed or gone since the last call: somebody may be writing or moving them."""
         # Some network shares number a file anew at each look: size and time alone say that it is still.
-        moving = {path for path, seen in found.files.items() if _still(seen) != _still(self._before.get(path))}
-        self._before = found.files
-        return frozenset(moving)
+        before, self._before = self._before, found.files
+        paths = before.keys() | found.files.keys()
+        return frozenset(path for path in paths if _still(found.files.get(path)) != _still(before.get(path)))
 
 
 def _still(seen: Seen | None) -> tuple[int, int] | None:

@@ -67,7 +67,7 @@ class Watch:
         self._sync: Sync | None = None
         self._report = Report()
         self._began = False
-        self._synced: Mapping[str, Seen] | None = None
+        self._synced: Mapping[str, Seen | None] | None = None
         self._whole_at = 0.0
         self._trouble = ""
         self._wait_s = LOOK_S
@@ -106,12 +106,13 @@ class Watch:
     def _look(self) -> None:
         found = look(self._folder)
         moving = self._stillness.moving(found)
+        gone = moving - found.files.keys()  # of a file that is renamed, too, until its new name is still
         if self._sync is None:
             self._sync = self._begin(self._report)
             if not self._began:
                 self._began = True
                 return  # whether a file is still is known from the second look on
-        still = {path: seen for path, seen in found.files.items() if path not in moving}
+        still = {path: seen for path, seen in found.files.items() if path not in moving} | dict.fromkeys(gone)
         if still != self._synced or self._sync.again or self._clock() >= self._whole_at:
             self._round(self._sync, found, moving)
             self._synced = still
