@@ -115,6 +115,7 @@ class Request:
         continuation: that text: the completion goes on from it, and does not repeat it.
         trusted: texts that the gateway wrote itself; a part of a message that is exactly one of them is neither judged
             nor searched for names. No client can set it.
+        retrieved: texts that came from documents; a part of a message that is exactly one of them is judged as such.
     """
 
     id: str
@@ -140,6 +141,7 @@ class Request:
     tool_choice: ToolChoice = "auto"
     parallel_tools: bool = True
     trusted: frozenset[str] = frozenset()
+    retrieved: frozenset[str] = frozenset()
 
     @property
     def choices(self) -> int:

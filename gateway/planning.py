@@ -123,6 +123,10 @@ class Planner:
         told, seen = await asyncio.gather(judged, self.egress.look(request, size))  # who has less time asks first
         return seen, told
 
+    async def count(self, route: Route, request: Request) -> int:
+        """Its prompt's tokens, exact, by a model on the box."""
+        return (await self._site.backends[route.model].count(request)).tokens
+
     def again(self, request: Request, route: Route, outcome: Outcome) -> Plan:
         """Whether a later attempt on `route` is still allowed, by the site as it is now. What was found in the text and
         what was counted stays."""

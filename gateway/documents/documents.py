@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.documents.library import Library
 from gateway.documents.models import DocumentModels
 from gateway.documents.rights import Rights
@@ -30,6 +32,11 @@ class Documents:
     def strategy(self) -> Strategy:
         """How a file is cut where its client does not say."""
         return Strategy(self.settings.chunk_tokens, self.settings.chunk_overlap_tokens, by_structure=True)
+
+    async def data_classes(self, stores: Sequence[str]) -> frozenset[str]:
+        """Of all that is in them. Raises `NotThere`."""
+        pins = await self.library.run(lambda store: [store.stores.pinned(id_) for id_ in stores])
+        return frozenset(pin.data_class for pin in pins if pin.data_class)
 
     async def search(self, wanted: Wanted) -> Retrieved:
         """See `Retriever.search`."""

@@ -8,8 +8,17 @@ from typing import Any
 
 from backends.errors import BackendError, InvalidRequest
 from gateway.responses.items import Chat
+from gateway.schemas.file_search import FileSearchTool
 from gateway.schemas.items import ITEM_TYPES
-from gateway.schemas.responses_api import AllowedChoice, NamedChoice, Reasoning, ResponsesRequest, TextFormat
+from gateway.schemas.responses_api import (
+    AllowedChoice,
+    FunctionTool,
+    NamedChoice,
+    Reasoning,
+    ResponsesRequest,
+    SearchChoice,
+    TextFormat,
+)
 
 OURS = frozenset(
     """input instructions max_output_tokens max_tool_calls tools tool_choice parallel_tool_calls text reasoning
@@ -19,6 +28,7 @@ OURS = frozenset(
 """Fields that a chat has not, or otherwise; all others go into the chat as they are."""
 
 
+TOOL_TYPES = ("function", "file_search")
 NOT_HERE = (
     "prompt",
     "access_programs",
@@ -41,12 +51,11 @@ def refuse_unsupported(raw: Mapping[str, Any]) -> None:
         raise _unsupported("truncation", "only `disabled` is supported, since nothing is ever cut off silently")
     for at, tool in enumerate(_list(raw.get("tools"))):
         kind = tool.get("type") if isinstance(tool, dict) else None
-        if isinstance(kind, str) and kind != "function":
-            raise _unsupported(
-                f"tools[{at}].type", f"there are no tools of the type {kind[:60]!r} here, only `function`"
-            )
+        if isinstance(kind, str) and kind not in TOOL_TYPES:
+            wrong = f"there are no tools of the type {kind[:60]!r} here, only `function` and `file_search`"
+            raise _unsupported(f"tools[{at}].type", wrong)
     choice = raw.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") not in ("function", "allowed_tools", None):
+    if isinstance(choice, dict) and choice.get("type") not in (*TOOL_TYPES, "allowed_tools", None):
         raise _unsupported("tool_choice.type", f"{str(choice['type'])[:60]!r} cannot be chosen here")
     refuse_items(raw, "input")
 
@@ -67,7 +76,8 @@ def _refuse_item(item: Mapping[str, Any], place: str) -> None:
             for field in ("file_id", "file_url") if isinstance(part, dict) else ():
                 if part.get(field) is not None:
                     where = f"{place}.{name}[{at}].{field}"
-                    raise _unsupported(where, "there are no kept or fetched files here: send it in the request itself")
+                    why = "kept and fetched files cannot be put into a message here: send it in the request itself"
+                    raise _unsupported(where, f"{why}, or have it searched by `file_search`")
 
 
 def _list(value: Any) -> Sequence[Any]:
@@ -97,7 +107,7 @@ def chat_body(wire: ResponsesRequest, raw: Mapping[str, Any], chat: Chat) -> dic
         body["verbosity"] = wire.text.verbosity
     if wire.text and wire.text.format and wire.text.format.type != "text":
         body["response_format"] = _response_format(raw["text"]["format"])
-    return body | _tools(wire, raw)
+    return body | _tools(wire, raw, chat)
 
 
 def _response_format(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,24 +117,26 @@ def _response_format(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {key: given[key] for key in fields if given.get(key) is not None}}
 
 
-def _tools(wire: ResponsesRequest, raw: Mapping[str, Any]) -> dict[str, Any]:
-    if not wire.tools:
+def _tools(wire: ResponsesRequest, raw: Mapping[str, Any], chat: Chat) -> dict[str, Any]:
+    if not wire.functions:
         return {}
     choice = wire.tool_choice
     allowed = {tool.name for tool in choice.tools} if isinstance(choice, AllowedChoice) else None
-    tools = [tool for tool in raw["tools"] if allowed is None or tool["name"] in allowed]
+    functions = [(at, tool) for at, tool in enumerate(raw["tools"]) if tool["type"] == "function"]
+    chosen = [(at, tool) for at, tool in functions if allowed is None or tool["name"] in allowed]
+    chat.tools[:] = [at for at, _ in chosen]
     fields = ("name", "description", "parameters", "strict")
     said: dict[str, Any] = {
         "tools": [
             {"type": "function", "function": {key: tool[key] for key in fields if tool.get(key) is not None}}
-            for tool in tools
+            for _, tool in chosen
         ]
     }
     if isinstance(choice, NamedChoice):
         said["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
     elif isinstance(choice, AllowedChoice):
         said["tool_choice"] = choice.mode
-    elif choice is not None:
+    elif choice is not None and not isinstance(choice, SearchChoice):
         said["tool_choice"] = choice
     if wire.parallel_tool_calls is not None:
         said["parallel_tool_calls"] = wire.parallel_tool_calls
@@ -170,19 +182,23 @@ def echo(wire: ResponsesRequest, raw: Mapping[str, Any], *, store: bool) -> dict
             "verbosity": (wire.text and wire.text.verbosity) or "medium",
         },
         "tool_choice": raw.get("tool_choice") or "auto",
-        "tools": [
-            {
-                "type": "function",
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": tool.parameters,
-                "strict": tool.strict,
-            }
-            for tool in wire.tools or ()
-        ],
+        "tools": [_tool(tool, given) for tool, given in zip(wire.tools or (), raw.get("tools") or (), strict=True)],
         "top_logprobs": wire.top_logprobs or 0,
         "truncation": "disabled",
         "user": wire.user,
+    }
+
+
+def _tool(tool: FunctionTool | FileSearchTool, given: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(tool, FileSearchTool):
+        fields = ("vector_store_ids", "filters", "max_num_results", "ranking_options")
+        return {"type": "file_search", **{name: given.get(name) for name in fields}}
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict,
     }
 
 
@@ -204,7 +220,7 @@ def _format(asked: TextFormat | None, raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _MESSAGE = re.compile(r"messages\[([0-9]+)\]")
-_TOOL = re.compile(r"^(tools\[[0-9]+\])\.function")
+_TOOL = re.compile(r"^tools\[([0-9]+)\](?:\.function)?")
 
 
 def place_of(param: str, chat: Chat) -> str:
@@ -217,7 +233,12 @@ def place_of(param: str, chat: Chat) -> str:
         return "max_output_tokens"
     if param.startswith("response_format"):
         return param.replace("response_format", "text.format", 1).replace(".json_schema", "", 1)
-    return _TOOL.sub(r"\1", param)
+    return _TOOL.sub(lambda found: f"tools[{_tool_at(int(found[1]), chat)}]", param)
+
+
+def _tool_at(number: int, chat: Chat) -> int:
+    """Where a function of the chat stands among the request's tools."""
+    return chat.tools[number] if number < len(chat.tools) else number
 
 
 def in_own_words(error: BackendError, chat: Chat) -> BackendError:

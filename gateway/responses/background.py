@@ -23,9 +23,13 @@ from gateway.responses.draft import Draft
 from gateway.responses.items import THOUGHTS, with_thoughts
 from gateway.responses.store import Kept
 from gateway.responses.turn import Turn
+from gateway.routes.answer import Dispatching
 
 if TYPE_CHECKING:
+    from gateway.documents.frames import Sources
+    from gateway.documents.grounded import Grounded
     from gateway.reload import Generation
+    from gateway.routes.inference import Inference
 
 AT_ONCE: Final = 4
 MOST_WAITING: Final = 256
@@ -173,8 +177,13 @@ class Background:
             if keys and parent.key not in keys:
                 raise RefusedError(401, "The API key that it came with is not valid any more.", code="invalid_api_key")
             with inference.children.outcome(parent) as outcome:
-                request = outcome.request = _request(job, outcome, inference.key_classes)
-                turn = Turn(inference.dispatcher, draft, generation.site.backends, None)
+                request = _request(job, outcome, inference.key_classes)
+                dispatcher: Dispatching = inference.dispatcher
+                sources: Sources | None = None
+                if job.get("search"):
+                    request, dispatcher, sources = await _with_documents(inference, request, job)
+                outcome.request = request
+                turn = Turn(dispatcher, draft, generation.site.backends, None, sources=sources)
                 try:
                     async with (
                         asyncio.timeout(turn.bound_s(request)),
@@ -226,6 +235,18 @@ def _request(job: Mapping[str, Any], outcome: Outcome, key_classes: Mapping[str,
         template_kwargs=job["template_kwargs"],
         messages=with_thoughts(request.messages, dict(job.get("thoughts", ()))),
     )
+
+
+async def _with_documents(
+    inference: Inference, request: Request, job: Mapping[str, Any]
+) -> tuple[Request, Grounded, Sources]:
+    from gateway.documents.asked import search_of
+    from gateway.documents.frames import Sources
+    from gateway.routes.grounding import grounded
+
+    search = search_of(job["search"], "tools")
+    request, through = await grounded(inference, request, search, "tools")
+    return request, through, Sources(through, results=job["results"])
 
 
 def _fields(kept: Kept) -> dict[str, Any]:

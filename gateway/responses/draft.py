@@ -9,7 +9,7 @@ from typing import Any
 from backends.errors import BackendError
 from backends.types import Chunk, FinishReason, Sampling, TokenLogprob, Usage
 from gateway.responses.items import new_id
-from gateway.responses.parts import CallPart, Growing, RefusalPart, TextPart, ThoughtPart, Told, Wanted
+from gateway.responses.parts import CallPart, Growing, RefusalPart, SearchItem, TextPart, ThoughtPart, Told, Wanted
 from gateway.said import Said, said_of
 
 Event = dict[str, Any]
@@ -80,10 +80,23 @@ class Draft:
                 set_ = getattr(defaults, name)
                 fields[name] = (1.0 if name in ("temperature", "top_p") else 0.0) if set_ is None else set_
         for tool in fields["tools"]:
-            tool["strict"] = enforced or bool(tool["strict"])
+            if tool["type"] == "function":
+                tool["strict"] = enforced or bool(tool["strict"])
         if (form := fields["text"]["format"])["type"] == "json_schema":
             form["strict"] = True
         return [self._lifecycle("created"), self._lifecycle("in_progress")]
+
+    def searched(self, call: dict[str, Any]) -> list[Event]:
+        """The documents were searched before anybody answered. `call`: the item that says so."""
+        item = SearchItem(call)
+        return self._begin(item) + self._close(item, "completed")
+
+    def cite(self, annotations_of: Callable[[str], Sequence[Mapping[str, Any]]]) -> list[Event]:
+        """Says of the message that ends the answer where its words come from."""
+        item = self._open
+        if not isinstance(item, TextPart):
+            return []
+        return self._told(item.annotate(self._items.index(item), annotations_of(item.text)))
 
     def feed(self, chunk: Chunk) -> list[Event]:
         """The events of one more piece."""

@@ -10,7 +10,13 @@ from typing import Any
 from backends.errors import InvalidRequest
 
 Item = dict[str, Any]
-PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+    "file_search_call": "fs",
+}
 ID_BYTES = 24
 THOUGHTS = "reasoning_content"
 """What chat templates call them."""
@@ -69,11 +75,13 @@ class Chat:
     Attributes:
         places: of each, the field of the request that brought it.
         thoughts: what the model thought before it said one of them, by its index; no provider is sent any.
+        tools: of each of the chat's functions, its place among the request's tools.
     """
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     thoughts: dict[int, str] = field(default_factory=dict)
+    tools: list[int] = field(default_factory=list)
 
     def add(self, message: dict[str, Any], place: str) -> None:
         self.messages.append(message)

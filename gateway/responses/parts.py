@@ -88,9 +88,23 @@ class TextPart(_WithPart):
     def __init__(self, id_: str) -> None:
         super().__init__(id_)
         self._logprobs: list[Mapping[str, Any]] = []
+        self._annotations: list[Mapping[str, Any]] = []
 
     def part(self) -> dict[str, Any]:
-        return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": list(self._logprobs)}
+        annotations, logprobs = list(self._annotations), list(self._logprobs)
+        return {"type": "output_text", "text": self.text, "annotations": annotations, "logprobs": logprobs}
+
+    def annotate(self, at: int, annotations: Sequence[Mapping[str, Any]]) -> Told:
+        """Says where its words come from."""
+        before = len(self._annotations)
+        self._annotations.extend(annotations)
+        return [
+            (
+                "response.output_text.annotation.added",
+                {**self._where(at), "annotation_index": before + n, "annotation": annotation},
+            )
+            for n, annotation in enumerate(annotations)
+        ]
 
     def object(self) -> dict[str, Any]:
         return {
@@ -104,6 +118,26 @@ class TextPart(_WithPart):
 
     def _whole(self) -> dict[str, Any]:
         return {"text": self.text, "logprobs": list(self._logprobs)}
+
+
+class SearchItem(Growing):
+    """What was searched for in the documents, and found, before anything was said."""
+
+    prefix = "fs"
+    kind = "file_search_call"
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        super().__init__(fields["id"])
+        self._fields = fields
+
+    def object(self) -> dict[str, Any]:
+        return {**self._fields, "status": self.status}
+
+    def close(self, at: int, status: str) -> Told:
+        self.status = "searching"
+        done = [(f"response.{self.kind}.{name}", self._where(at)) for name in ("in_progress", "searching", "completed")]
+        self.status = status
+        return [*done, ("response.output_item.done", {"output_index": at, "item": self.object()})]
 
 
 class RefusalPart(_WithPart):

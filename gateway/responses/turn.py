@@ -11,6 +11,7 @@ import orjson
 from backends.base import Backend
 from backends.errors import BackendError
 from backends.types import Chunk, Event, Request, Sampling, Usage
+from gateway.documents.frames import Sources
 from gateway.outcome import Outcome
 from gateway.responses.draft import Draft
 from gateway.routes.answer import Dispatching
@@ -29,6 +30,7 @@ class Turn:
         keep: None: it is not to be kept.
         in_own_words: an error about the chat as one about the request.
         framed: somebody reads the events.
+        sources: the documents that it is answered from.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Turn:
         in_own_words: Callable[[BackendError], BackendError] = lambda error: error,
         *,
         framed: bool = False,
+        sources: Sources | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._draft = draft
@@ -47,6 +50,7 @@ class Turn:
         self._keep = keep
         self._in_own_words = in_own_words
         self._framed = framed
+        self._sources = sources
         self._frames: list[bytes] = []
         self._text_item, self._text_frame = "", b""
 
@@ -72,6 +76,8 @@ class Turn:
         assert route is not None
         defaults = defaults_of(self._backends.get(route.model))
         self._say(self._draft.begin(route.model, defaults, enforced=route.location == "local"))
+        if self._sources and (call := self._sources.call()):
+            self._say(self._draft.searched(call))
 
     def _piece(self, chunk: Chunk) -> None:
         more = None if chunk.comment else self._draft.more(chunk)
@@ -86,6 +92,8 @@ class Turn:
             )
 
     async def _end(self, usage: Usage, outcome: Outcome) -> None:
+        if self._sources:
+            self._say(self._draft.cite(self._sources.annotations))
         self._say(self._draft.end(usage))
         if self._keep and not await self._keep(self._draft.object(), outcome):
             self._draft.forgotten()

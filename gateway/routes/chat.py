@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request as HTTPRequest
 
 from backends.types import NamedTool, Request, ToolChoice
+from gateway.documents.asked import search_of
+from gateway.documents.frames import GroundedChatFrames
 from gateway.routes.answer import Answer
+from gateway.routes.grounding import grounded
 from gateway.routes.inference import Inference, controls, outcome_of
 from gateway.schemas.chat import ChatRequest, NamedChoice
 from gateway.schemas.parse import check, parse_json, read_body
@@ -24,7 +28,12 @@ def chat_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[Ans
         raw = parse_json(await read_body(http))
         wire = check(ChatRequest, raw)
         request, names = chat_request(outcome_of(http).id, wire, raw, http, inference.key_classes)
-        return inference.answer(http, wire, request, "chatcmpl", ChatFrames, names)
+        if wire.outstation is None or wire.outstation.vector_store_ids is None:
+            return inference.answer(http, wire, request, "chatcmpl", ChatFrames, names)
+        search = search_of(raw["outstation"], "outstation")
+        request, through = await grounded(inference, request, search, "outstation.vector_store_ids")
+        frames = partial(GroundedChatFrames, grounded=through)
+        return inference.answer(http, wire, request, "chatcmpl", frames, names, through)
 
     return chat_completions
 

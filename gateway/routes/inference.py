@@ -58,8 +58,9 @@ class Inference:
         prefix: str,
         frames: Callable[[Head], Frames],
         names: Mapping[str, str] | None = None,
+        through: Dispatching | None = None,
     ) -> Answer:
-        """The response for `request`; `prefix` begins its id."""
+        """The response for `request`; `prefix` begins its id. `through`: in place of the dispatcher."""
         self.check(wire, request)
         outcome = outcome_of(http)
         outcome.stream, outcome.request = request.stream, request
@@ -69,7 +70,8 @@ class Inference:
             id_ = f"{prefix}-{new_id()}"
             return frames(Head(id_, int(time.time()), model, request.choices, include_usage))
 
-        return Answer(self.dispatcher, request, outcome, framed, names=names, ping_after_s=self.ping_after_s)
+        dispatcher = through or self.dispatcher
+        return Answer(dispatcher, request, outcome, framed, names=names, ping_after_s=self.ping_after_s)
 
     def whole(
         self,

@@ -14,6 +14,9 @@ from starlette.responses import Response
 from backends.base import Backend
 from backends.errors import BackendError, InvalidRequest, Unavailable
 from backends.types import Request
+from gateway.documents.asked import search_of
+from gateway.documents.frames import Sources
+from gateway.documents.grounded import Grounded
 from gateway.errors import RefusedError
 from gateway.outcome import Outcome
 from gateway.responses import asked
@@ -27,6 +30,7 @@ from gateway.responses.store import Kept
 from gateway.responses.turn import Keep, Turn
 from gateway.routes.answer import Answer
 from gateway.routes.chat import chat_request
+from gateway.routes.grounding import grounded
 from gateway.routes.inference import Inference, outcome_of
 from gateway.routes.site import json_response
 from gateway.schemas.chat import ChatRequest
@@ -65,12 +69,13 @@ def create_endpoint(
         own = await resolved(items_of(raw.get("input")), inference.archive, outcome.key, "input")
         said = _asked(http, wire, raw, own.items, history.told_with(own), inference.key_classes)
         inference.check(wire, said.request)
+        said, search = await _with_documents(inference, said)
         stores = inference.stores_responses and wire.store is not False
         fields = blank(new_id("resp"), asked.echo(wire, raw, store=stores))
         if wire.background:
             return await _queue(inference, said, fields, stores, outcome.key)
         keep = _keeper(inference.archive, said, outcome.key, stores=stores)
-        return _answer(inference, backends, said, fields, outcome, keep)
+        return _answer(inference, backends, said, fields, outcome, keep, search)
 
     return create_response
 
@@ -114,6 +119,16 @@ def _chat_request(
     return request, asked.names_for(needs, chat)
 
 
+async def _with_documents(inference: Inference, said: _Asked) -> tuple[_Asked, Grounded | None]:
+    """What answers from the documents, if that is asked for; the request with the classes of what they hold."""
+    if said.wire.search is None:
+        return said, None
+    at = next(at for at, tool in enumerate(said.raw["tools"]) if tool["type"] == "file_search")
+    search = search_of(said.raw["tools"][at], f"tools[{at}]")
+    request, through = await grounded(inference, said.request, search, f"tools[{at}].vector_store_ids")
+    return said._replace(request=request), through
+
+
 def _here(request: Request) -> Request:
     """What was said in an `only_local` request must not leave later: what takes it up is `only_local` as well."""
     if request.locality not in (None, "only_local"):
@@ -129,6 +144,7 @@ def _answer(
     fields: dict[str, Any],
     outcome: Outcome,
     keep: Keep | None,
+    search: Grounded | None,
 ) -> Answer:
     def own(error: BackendError) -> BackendError:
         error.param = error.param and said.names.get(error.param, error.param)
@@ -136,7 +152,15 @@ def _answer(
 
     outcome.stream, outcome.request = said.request.stream, said.request
     draft = Draft(fields, wants_logprobs=said.wire.wants_logprobs)
-    turn = Turn(inference.dispatcher, draft, backends, keep, own, framed=said.request.stream)
+    turn = Turn(
+        search or inference.dispatcher,
+        draft,
+        backends,
+        keep,
+        own,
+        framed=said.request.stream,
+        sources=Sources(search, results=said.wire.wants_results) if search else None,
+    )
     return Answer(
         turn,
         said.request,
@@ -191,6 +215,8 @@ async def _queue(inference: Inference, said: _Asked, fields: dict[str, Any], sto
         message = "`background`: nothing is kept here (`responses.store`), so nothing could be fetched later."
         raise InvalidRequest(message, code="unsupported", param="background")
     body = {**fields, "status": "queued", "output": []}
+    search = said.wire.search and next(tool for tool in said.raw["tools"] if tool["type"] == "file_search")
     job = job_of(said.request, said.received, logprobs=said.wire.wants_logprobs)
+    job |= {"search": search, "results": said.wire.wants_results}
     await inference.background.submit(replace(_kept(said, key, body), job=job))
     return json_response(body)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, model_validator
 
+from gateway.schemas.file_search import ChatControls
 from gateway.schemas.generation import Generation
 from gateway.schemas.parse import FewPieces, FieldError, Many, Wire
 from gateway.schemas.unions import TEXT_OR_LIST, TEXT_OR_OBJECT, by_type
@@ -140,9 +141,12 @@ class ChatRequest(Generation):
     chat_template_kwargs: dict[str, Any] | None = Field(
         default=None, description="Further variables for the chat template."
     )
+    outstation: ChatControls | None = None
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> ChatRequest:
+        if self.outstation:
+            self.outstation.check_search()
         both = (self.max_tokens, self.max_completion_tokens)
         if None not in both and both[0] != both[1]:
             raise FieldError(

@@ -52,6 +52,10 @@ class DocumentSettings(Table):
         description="When the documents do not answer a question: `say` that at once, or ask the `model` all the same.",
     )
 
+    not_found_text: str = Field(
+        default="The documents do not say.", min_length=1, max_length=1000, description="What is said then."
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> DocumentSettings:
         if self.key_env and self.key_file:

@@ -10,7 +10,7 @@ from gateway.schemas.chat import RefusalPart
 from gateway.schemas.parse import Many, Wire
 from gateway.schemas.unions import TEXT_OR_LIST, by_type
 
-ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning", "item_reference")
+ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning", "item_reference", "file_search_call")
 PART_TYPES = ("input_text", "output_text", "text", "refusal", "input_image", "input_audio", "input_file")
 
 
@@ -95,6 +95,12 @@ class ReasoningItem(Wire):
     content: Many[Thought] | None = None
 
 
+class SearchItem(Wire):
+    """What was searched for earlier. What it found is not told again: every answer has a search of its own."""
+
+    type: Literal["file_search_call"]
+
+
 class ReferenceItem(Wire):
     """An item of a response that is kept, by its id."""
 
@@ -116,6 +122,7 @@ Item = Annotated[
     | Annotated[CallItem, Tag("<function_call>")]
     | Annotated[OutputItem, Tag("<function_call_output>")]
     | Annotated[ReasoningItem, Tag("<reasoning>")]
+    | Annotated[SearchItem, Tag("<file_search_call>")]
     | Annotated[ReferenceItem, Tag("<item_reference>")],
     Discriminator(_item_tag),
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
 from gateway.schemas.chat import Function
+from gateway.schemas.file_search import FileSearchTool
 from gateway.schemas.generation import Generation
 from gateway.schemas.items import Item
 from gateway.schemas.parse import FewPieces, FieldError, Many, Wire
@@ -19,6 +20,21 @@ class FunctionTool(Function):
     """As a chat's, flat."""
 
     type: Literal["function"]
+
+
+def _tool_tag(value: Any) -> str:
+    return "<search>" if isinstance(value, dict) and value.get("type") == "file_search" else "<function>"
+
+
+Tool = Annotated[
+    Annotated[FunctionTool, Tag("<function>")] | Annotated[FileSearchTool, Tag("<search>")], Discriminator(_tool_tag)
+]
+
+
+class SearchChoice(Wire):
+    """The documents must be searched: they always are."""
+
+    type: Literal["file_search"]
 
 
 class NamedChoice(Wire):
@@ -39,13 +55,14 @@ class AllowedChoice(Wire):
 def _choice_tag(value: Any) -> str:
     if not isinstance(value, dict):
         return "<word>"
-    return "<allowed>" if value.get("type") == "allowed_tools" else "<name>"
+    return {"allowed_tools": "<allowed>", "file_search": "<search>"}.get(str(value.get("type")), "<name>")
 
 
 Choice = Annotated[
     Annotated[Literal["auto", "none", "required"], Tag("<word>")]
     | Annotated[NamedChoice, Tag("<name>")]
-    | Annotated[AllowedChoice, Tag("<allowed>")],
+    | Annotated[AllowedChoice, Tag("<allowed>")]
+    | Annotated[SearchChoice, Tag("<search>")],
     Discriminator(_choice_tag),
 ]
 
@@ -128,7 +145,7 @@ class ResponsesRequest(Generation):
     instructions: str | None = Field(default=None, description="Before all else; not taken over by the next response.")
     max_output_tokens: int | None = Field(default=None, ge=1, description="Tokens at most, thoughts included.")
     max_tool_calls: int | None = Field(default=None, ge=1)
-    tools: Many[FunctionTool] | None = Field(default=None, max_length=128)
+    tools: Many[Tool] | None = Field(default=None, max_length=128)
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     text: TextSettings | None = Field(default=None, description="`text.format`: JSON, or JSON of a schema.")
@@ -136,7 +153,9 @@ class ResponsesRequest(Generation):
     truncation: Literal["disabled"] | None = Field(default=None, description="Nothing is ever cut off silently.")
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     include: Annotated[Many[Included], Field(max_length=32)] | None = Field(
-        default=None, description="`message.output_text.logprobs` adds log-probabilities; the others add nothing here."
+        default=None,
+        description="`message.output_text.logprobs` adds log-probabilities, `file_search_call.results` what was found; "
+        "the others add nothing here.",
     )
     store: bool | None = Field(default=None, description="Keep it, to be read and gone on from; true if left out.")
     background: bool | None = Field(default=None, description="Answer at once with `queued`, compute later.")
@@ -185,11 +204,17 @@ class ResponsesRequest(Generation):
             raise FieldError("stream", "a response in the background is not streamed: ask for it by its id")
 
     def _check_choice(self) -> None:
-        names = [tool.name for tool in self.tools or ()]
+        names = [tool.name for tool in self.functions]
         if len(set(names)) < len(names):
             raise FieldError("tools", "two functions have the same name")
+        searches = len(self.tools or ()) - len(names)
+        if searches > 1:
+            raise FieldError("tools", "one `file_search` is enough: it takes several vector stores")
         choice = self.tool_choice
-        if choice is not None and choice not in ("none", "auto") and not names:
+        if isinstance(choice, SearchChoice) and not searches:
+            raise FieldError("tool_choice", "there is no `file_search` in `tools`")
+        calls = choice is not None and choice not in ("none", "auto") and not isinstance(choice, SearchChoice)
+        if calls and not names and not (choice == "required" and searches):
             raise FieldError("tool_choice", "it needs `tools`")
         asked = [choice.name] if isinstance(choice, NamedChoice) else []
         asked += [tool.name for tool in choice.tools] if isinstance(choice, AllowedChoice) else []
@@ -198,8 +223,23 @@ class ResponsesRequest(Generation):
                 raise FieldError("tool_choice", f"there is no function {name!r} in `tools`")
 
     @property
+    def functions(self) -> list[FunctionTool]:
+        """Of `tools`."""
+        return [tool for tool in self.tools or () if isinstance(tool, FunctionTool)]
+
+    @property
+    def search(self) -> FileSearchTool | None:
+        """Of `tools`; not where none may be used."""
+        found = (tool for tool in self.tools or () if isinstance(tool, FileSearchTool))
+        return None if self.tool_choice == "none" else next(found, None)
+
+    @property
     def conversation_id(self) -> str | None:
         return self.conversation.id if isinstance(self.conversation, ConversationName) else self.conversation
+
+    @property
+    def wants_results(self) -> bool:
+        return "file_search_call.results" in (self.include or ())
 
     @property
     def wants_logprobs(self) -> bool:
