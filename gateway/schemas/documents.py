@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag, WithJsonSchema, model_validator
 
-from gateway.schemas.conversations import Notes
 from gateway.schemas.generation import DataClass
 from gateway.schemas.parse import FieldError, Many, Wire
 from gateway.schemas.unions import TEXT_OR_LIST
@@ -19,6 +18,7 @@ LONGEST_QUESTION = 10_000
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Name = Annotated[str, StringConstraints(max_length=512)]
+Notes = Annotated[dict[Annotated[str, StringConstraints(max_length=64)], Name], Field(max_length=16)]
 Query = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_QUESTION, pattern=r"\S")]
 _ATTRIBUTES = {
     "type": "object",
