@@ -33,6 +33,8 @@ ANSWER_TOKENS: Final = 512
 """Of the room, for an answer without a limit of its own; a quarter of a small model's."""
 BYTES_A_TOKEN: Final = 3
 """Where nobody can count: prose has four."""
+WORTH: Final = 0.15
+"""Of the best passage's score: what has less costs prompt tokens and leads a small model astray."""
 _TIGHTER: Final = 0.85
 _TRIES: Final = 4
 ITSELF: Final = Route("local/documents", "documents", "local", 0, frozenset(), GENERATES)
@@ -121,7 +123,12 @@ class Grounded:
         outcome.request = request
         if self._silent or not retrieved.results:
             return request
-        sources = [source(n, one.passage, one.file.name) for n, one in enumerate(retrieved.results, 1)]
+        least = WORTH * retrieved.results[0].scores.score
+        sources = [
+            source(n, one.passage, one.file.name)
+            for n, one in enumerate(retrieved.results, 1)
+            if n == 1 or one.scores.score >= least
+        ]
         request = await self._packed(request, sources, outcome)
         # What is told besides the body that came is searched as well, and counts as it does.
         outcome.received = max(outcome.received, len(orjson.dumps(request.raw)))
