@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from starlette.requests import Request as HTTPRequest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from backends.base import Backend
 from gateway.attempt import Works
@@ -27,6 +26,7 @@ from gateway.metrics import Metrics
 from gateway.middleware import BodyLimit, HostGuard, KeyGuard
 from gateway.models import build_backends, check_names, default_model, find_pulled, generating, model_aliases
 from gateway.names import names_of
+from gateway.plain_routes import PlainRoute, plain_paths, routed
 from gateway.planning import Planner
 from gateway.policies import (
     check_rules,
@@ -40,7 +40,7 @@ from gateway.policies import (
 from gateway.providers import build_remote, provider_aliases
 from gateway.recorder import Recorder
 from gateway.reload import Gateway, Generation
-from gateway.routes import conversations
+from gateway.routes import conversations, files, vector_store_files, vector_stores
 from gateway.routes.chat import chat_endpoint
 from gateway.routes.classify import FILES, classify_endpoint
 from gateway.routes.completions import completions_endpoint
@@ -144,8 +144,8 @@ def build_generation(
     )
     api = build_api(site, shared.metrics, inference)
 
-    app: ASGIApp = partial(_routed, api, _plain_paths(api))
-    app = BodyLimit(app, config.server)
+    app: ASGIApp = partial(routed, api, plain_paths(api))
+    app = BodyLimit(app, config.server, config.documents.max_file_mb)
     app = KeyGuard(app, config.access)
     app = HostGuard(app, config.server)
     endpoints = frozenset(route.path for route in api.routes if isinstance(route, APIRoute))
@@ -156,7 +156,7 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
     """The routes."""
 
     api = FastAPI(title="Outstation", version=own_version(), docs_url=None, redoc_url=None, openapi_url=None)
-    api.router.route_class = _PlainRoute
+    api.router.route_class = PlainRoute
     api.router.redirect_slashes = False
 
     def add(method: str, path: str, endpoint: Callable[..., Any], summary: str, schemas: dict[str, Any]) -> None:
@@ -178,6 +178,9 @@ def build_api(site: Site, metrics: Metrics, inference: Inference) -> FastAPI:
     add("GET", "/v1/responses/{id}/input_items", items_endpoint(archive), "List what a response was made from", items)
     add("POST", "/v1/responses/{id}/cancel", cancel_endpoint(archive, background), "End a response", kept)
     _add_conversations(add, inference)
+    _add_files(add, inference.documents)
+    _add_vector_stores(add, inference.documents)
+    _add_vector_store_files(add, inference.documents)
     embedding = described("EmbeddingList", takes="EmbeddingsRequest")
     add("POST", "/v1/embeddings", embeddings_endpoint(inference), "Make embeddings", embedding)
     reranked = described("Reranked", takes="RerankRequest")
@@ -229,53 +232,73 @@ def _add_conversations(add: Callable[..., None], inference: Inference) -> None:
     add("DELETE", item, conversations.delete_item_endpoint(archive), "Forget an item of a conversation", left)
 
 
+def _add_files(add: Callable[..., None], documents: Documents) -> None:
+    path = "/v1/files"
+    one = f"{path}/{{id}}"
+    form = described("FileObject", uploads="FileForm")
+    add("POST", path, files.create_endpoint(documents), "Upload a file", form)
+    add("GET", path, files.list_endpoint(documents), "List the files", described("FileList"))
+    read = described("FileObject", path_parameters=["id"])
+    add("GET", one, files.read_endpoint(documents), "Describe a file", read)
+    content = described(None, path_parameters=["id"], media="application/octet-stream")
+    add("GET", f"{one}/content", files.content_endpoint(documents), "Read what a file contains", content)
+    deleted = described("DeletedFile", path_parameters=["id"])
+    add("DELETE", one, files.delete_endpoint(documents), "Remove a file", deleted)
+
+
+def _add_vector_stores(add: Callable[..., None], documents: Documents) -> None:
+    path = "/v1/vector_stores"
+    one = f"{path}/{{id}}"
+
+    def schemas(answer: str, takes: str | None = None) -> dict[str, Any]:
+        return described(answer, takes=takes, path_parameters=["id"])
+
+    made = described("VectorStoreObject", takes="VectorStoreRequest")
+    add("POST", path, vector_stores.create_endpoint(documents), "Make a vector store", made)
+    add("GET", path, vector_stores.list_endpoint(documents), "List the vector stores", described("VectorStoreList"))
+    add("GET", one, vector_stores.read_endpoint(documents), "Describe a vector store", schemas("VectorStoreObject"))
+    changed = schemas("VectorStoreObject", "VectorStoreUpdate")
+    add("POST", one, vector_stores.update_endpoint(documents), "Describe a vector store otherwise", changed)
+    deleted = schemas("DeletedVectorStore")
+    add("DELETE", one, vector_stores.delete_endpoint(documents), "Remove a vector store", deleted)
+    found = schemas("SearchResults", "SearchRequest")
+    add("POST", f"{one}/search", vector_stores.search_endpoint(documents), "Search a vector store", found)
+    begun = schemas("VectorStoreObject", "ReindexRequest")
+    reindex = vector_stores.reindex_endpoint(documents)
+    add("POST", "/v1/outstation/vector_stores/{id}/reindex", reindex, "Give a vector store other vectors", begun)
+
+
+def _add_vector_store_files(add: Callable[..., None], documents: Documents) -> None:
+    path, batches = "/v1/vector_stores/{id}/files", "/v1/vector_stores/{id}/file_batches"
+    one, batch = f"{path}/{{file}}", f"{batches}/{{batch}}"
+    room = vector_store_files
+
+    def schemas(answer: str, takes: str | None = None, *more: str) -> dict[str, Any]:
+        return described(answer, takes=takes, path_parameters=("id", *more))
+
+    added = schemas("VectorStoreFileObject", "StoreFileRequest")
+    add("POST", path, room.add_endpoint(documents), "Put a file into a vector store", added)
+    add("GET", path, room.list_endpoint(documents), "List a vector store's files", schemas("VectorStoreFileList"))
+    read = schemas("VectorStoreFileObject", None, "file")
+    add("GET", one, room.read_endpoint(documents), "Describe a file in a vector store", read)
+    changed = schemas("VectorStoreFileObject", "StoreFileUpdate", "file")
+    add("POST", one, room.update_endpoint(documents), "Give a file in a vector store other attributes", changed)
+    removed = schemas("DeletedVectorStoreFile", None, "file")
+    add("DELETE", one, room.remove_endpoint(documents), "Take a file out of a vector store", removed)
+    content = schemas("VectorStoreFileContent", None, "file")
+    add("GET", f"{one}/content", room.content_endpoint(documents), "Read the text of a file in a vector store", content)
+    together = schemas("FileBatchObject", "FileBatchRequest")
+    add("POST", batches, room.add_batch_endpoint(documents), "Put files into a vector store together", together)
+    known = schemas("FileBatchObject", None, "batch")
+    add("GET", batch, room.read_batch_endpoint(documents), "Describe a batch of files", known)
+    add("POST", f"{batch}/cancel", room.cancel_batch_endpoint(documents), "End a batch of files", known)
+    listed = schemas("VectorStoreFileList", None, "batch")
+    add("GET", f"{batch}/files", room.list_batch_endpoint(documents), "List the files of a batch", listed)
+
+
 def own_version() -> str:
     """Of the installed distribution; `0+source` in a bare source tree."""
     try:
         return version("outstation")
     except PackageNotFoundError:
         return "0+source"
-
-
-class _PlainRoute(APIRoute):
-    """A documented route whose function takes the raw request and returns a response.
-
-    FastAPI's own handler solves dependencies and opens four exit stacks for each request; nothing here needs them.
-    """
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        # FastAPI keeps every function that it has looked at: not one that holds a whole configuration.
-        def named() -> None: ...
-
-        named.__name__, named.__doc__ = endpoint.__name__, endpoint.__doc__
-        super().__init__(path, named, **options)
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            response = await endpoint(HTTPRequest(scope, receive, send))
-            await response(scope, receive, send)
-
-        self.app = app
-
-
-def _plain_paths(api: FastAPI) -> Mapping[tuple[str, str], ASGIApp]:
-    """Method and path of the routes that need no matching."""
-    return {
-        (method, route.path): route.app
-        for route in api.routes
-        if isinstance(route, APIRoute) and "{" not in route.path
-        for method in route.methods or ()
-    }
-
-
-async def _routed(
-    api: FastAPI, plain: Mapping[tuple[str, str], ASGIApp], scope: Scope, receive: Receive, send: Send
-) -> None:
-    """FastAPI's router without its middleware stack: the `Recorder` handles every error, once."""
-    scope["app"] = api
-    if scope["type"] == "http" and (app := plain.get((scope["method"], scope["path"]))):
-        await app(scope, receive, send)
-        return
-    if scope["type"] == "http" and scope["method"] == "HEAD":
-        # A copy: the server still sees HEAD and leaves the body out.
-        scope = {**scope, "method": "GET"}
-    await api.router(scope, receive, send)

@@ -69,6 +69,17 @@ class InternalError(BackendError):
         super().__init__("The gateway made a mistake. Its log has the details under this request's x-request-id.")
 
 
+def file_too_large(most_mb: int) -> RefusedError:
+    """For an upload over the limit."""
+    # The rest of the body is still on its way: only closing the connection gets rid of it.
+    return RefusedError(
+        413,
+        f"The file is larger than {most_mb} MiB (`documents.max_file_mb`).",
+        code="body_too_large",
+        headers=[(b"connection", b"close")],
+    )
+
+
 def stopping() -> Unavailable:
     """What a client learns whose request the gateway's end cuts short."""
     return Unavailable("The gateway is shutting down.", code="stopping", retry_after=5)

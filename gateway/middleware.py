@@ -7,11 +7,13 @@ import hashlib
 import hmac
 import ipaddress
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import RefusedError
+from gateway.errors import RefusedError, file_too_large
 from gateway.headers import header
 from gateway.schemas.settings import AccessKey, ServerSettings
 
@@ -104,38 +106,71 @@ class KeyGuard:
         )
 
 
-class BodyLimit:
-    """Refuses bodies over the limit, announced or streamed, before they are in memory; and those that never come."""
+UPLOAD = ("POST", "/v1/files")
+UPLOAD_S = 6 * 3600.0
+"""For a whole file: half a GiB over Wi-Fi that is nearly gone."""
+FORM_BYTES = 1 << 20
+"""That a form may have beside its file. How large the file itself may be, whoever reads the form sees to."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """On a body.
+
+    Attributes:
+        wait_s: until more of it comes; total_s: until all of it is there.
+        too_large: what is said of a larger one.
+    """
+
+    most_bytes: int
+    wait_s: float
+    total_s: float
+    too_large: Callable[[], RefusedError]
+
+
+class BodyLimit:
+    """Refuses bodies over the limit, announced or streamed, before they are in memory; and those that never come.
+
+    Args:
+        most_mb: for a file that is uploaded (MiB): it is larger than any other body, and may take its time as long as
+            it keeps coming.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings, most_mb: int) -> None:
         self._app = app
         self._max_bytes = settings.max_body_bytes
         self._timeout_s = settings.body_timeout_s
+        self._any = Bounds(settings.max_body_bytes, self._timeout_s, self._timeout_s, self._too_large)
+        upload_bytes = (most_mb << 20) + FORM_BYTES
+        self._upload = Bounds(
+            upload_bytes, self._timeout_s, max(UPLOAD_S, self._timeout_s), partial(file_too_large, most_mb)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        bounds = self._upload if (scope["method"], scope["path"]) == UPLOAD else self._any
         announced = header(scope, b"content-length")
-        if announced and announced.isdigit() and int(announced[:20]) > self._max_bytes:
-            raise self._too_large()
+        if announced and announced.isdigit() and int(announced[:20]) > bounds.most_bytes:
+            raise bounds.too_large()
         received = 0
         complete = False
-        until = time.monotonic() + self._timeout_s
+        until = time.monotonic() + bounds.total_s
 
         async def counted() -> Message:
             nonlocal received, complete
             if complete:
                 return await receive()
             try:
-                async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                async with asyncio.timeout(min(bounds.wait_s, max(0.0, until - time.monotonic()))):
                     message = await receive()
             except TimeoutError:
                 raise self._too_slow() from None
             received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if received > self._max_bytes:
-                raise self._too_large()
+            if received > bounds.most_bytes:
+                raise bounds.too_large()
             scope["outcome"].received = received
             return message
 
@@ -144,7 +179,7 @@ class BodyLimit:
     def _too_slow(self) -> RefusedError:
         return RefusedError(
             408,
-            f"The body did not arrive within {self._timeout_s:g} s (`server.body_timeout_s`).",
+            f"The body, or more of it, did not arrive within {self._timeout_s:g} s (`server.body_timeout_s`).",
             code="body_timeout",
             headers=[(b"connection", b"close")],
         )

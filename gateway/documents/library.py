@@ -147,6 +147,7 @@ class Library:
             self._threads.shutdown(cancel_futures=True)
         if self._store:
             self._store.close()
+            self._store = None
 
     async def _work_on(self) -> None:
         await self._news.wait()

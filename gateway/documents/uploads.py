@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 
 from backends.errors import InvalidRequest
-from gateway.errors import RefusedError
+from gateway.errors import RefusedError, file_too_large
 from gateway.upload import LONGEST_FIELD, MOST_FIELDS, is_form
 from rag.store.errors import StoreTrouble
 
@@ -71,7 +71,7 @@ async def upload(http: HTTPRequest, folder: Path, most_mb: int, *, secret: bool 
     except OSError as error:
         raise _trouble(error) from None
     with place:
-        form = _Form(most_mb << 20, too_large(most_mb))
+        form = _Form(most_mb << 20, file_too_large(most_mb))
         try:
             await _read(http, form, place)
         except FormParserError:
@@ -79,17 +79,6 @@ async def upload(http: HTTPRequest, folder: Path, most_mb: int, *, secret: bool 
         except OSError as error:
             raise _trouble(error) from None
         yield _checked(form, place)
-
-
-def too_large(most_mb: int) -> RefusedError:
-    """For a file over the limit."""
-    # The rest of the body is still on its way: only closing the connection gets rid of it.
-    return RefusedError(
-        413,
-        f"The file is larger than {most_mb} MiB (`documents.max_file_mb`).",
-        code="body_too_large",
-        headers=[(b"connection", b"close")],
-    )
 
 
 async def _read(http: HTTPRequest, form: _Form, place: BinaryIO) -> None:
@@ -229,6 +218,7 @@ def _text(raw: bytes) -> str:
 
 def _file_name(name: str) -> str:
     """As it is shown and kept: what a name must not have, a line end or a NUL, is a blank."""
+    name = name.replace("%22", '"')  # what browsers and SDKs make of it in a form
     found = "".join(one if one.isprintable() else " " for one in name).strip()
     if not found:
         raise InvalidRequest("The file has no name.", param=FILE)

@@ -43,7 +43,14 @@ def document(api: FastAPI) -> dict[str, Any]:
     """FastAPI's document with the schemas that the endpoints refer to."""
     from pydantic.json_schema import models_json_schema
 
-    from gateway.schemas import message_objects, response_objects, responses, task_responses
+    from gateway.schemas import (
+        document_objects,
+        documents,
+        message_objects,
+        response_objects,
+        responses,
+        task_responses,
+    )
     from gateway.schemas.chat import ChatRequest
     from gateway.schemas.classify import ClassifyRequest
     from gateway.schemas.completions import CompletionRequest
@@ -67,6 +74,14 @@ def document(api: FastAPI) -> dict[str, Any]:
         ModerationRequest,
         RerankRequest,
         ResponsesRequest,
+        documents.FileForm,
+        documents.VectorStoreRequest,
+        documents.VectorStoreUpdate,
+        documents.StoreFileRequest,
+        documents.StoreFileUpdate,
+        documents.FileBatchRequest,
+        documents.SearchRequest,
+        documents.ReindexRequest,
     ]
     outgoing: list[type[BaseModel]] = [
         responses.ChatCompletion,
@@ -87,6 +102,18 @@ def document(api: FastAPI) -> dict[str, Any]:
         response_objects.ConversationObject,
         response_objects.ConversationItem,
         response_objects.DeletedConversation,
+        document_objects.FileObject,
+        document_objects.FileList,
+        document_objects.DeletedFile,
+        document_objects.VectorStoreObject,
+        document_objects.VectorStoreList,
+        document_objects.DeletedVectorStore,
+        document_objects.VectorStoreFileObject,
+        document_objects.VectorStoreFileList,
+        document_objects.DeletedVectorStoreFile,
+        document_objects.VectorStoreFileContent,
+        document_objects.FileBatchObject,
+        document_objects.SearchResults,
         responses.ModelList,
         responses.ModelObject,
         responses.ErrorBody,
@@ -113,15 +140,19 @@ def described(
     streams: str | None = None,
     path_parameters: Sequence[str] = (),
     files: Sequence[str] = (),
+    uploads: str | None = None,
+    media: str = "text/plain",
     fails: str = "ErrorBody",
 ) -> dict[str, Any]:
-    """An operation's schemas, by the names of the classes in `gateway.schemas`; `answer` None: plain text.
+    """An operation's schemas, by the names of the classes in `gateway.schemas`; `answer` None: plain text, or `media`.
 
     Args:
         files: fields of a form that it takes as well.
+        uploads: what stands beside the `file` in a form that it takes instead.
         fails: the shape of its errors.
     """
-    content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
+    plain = {"type": "string"} if media == "text/plain" else {"type": "string", "format": "binary"}
+    content: dict[str, Any] = {media: {"schema": plain}}
     if answer:
         content = {"application/json": {"schema": _ref(answer)}}
     if streams:
@@ -132,6 +163,10 @@ def described(
         extra["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path_parameters
         ]
+    if uploads:
+        file = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]}
+        form = {"multipart/form-data": {"schema": {"allOf": [file, _ref(uploads)]}}}
+        extra["requestBody"] = {"required": True, "content": form}
     if takes:
         bodies: dict[str, Any] = {"application/json": {"schema": _ref(takes)}}
         if files:

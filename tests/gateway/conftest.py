@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +27,9 @@ HELLO = {"model": "auto", "messages": [{"role": "user", "content": "Hello"}]}
 
 
 @pytest.fixture
-def make_app(tmp_path: Path) -> AppMaker:
+def make_app(tmp_path: Path) -> Iterator[AppMaker]:
     """An app with these backends and this configuration."""
+    made: list[Gateway] = []
 
     def make(
         *backends: Backend,
@@ -39,9 +40,12 @@ def make_app(tmp_path: Path) -> AppMaker:
         file = tmp_path / "outstation.toml"
         file.write_text(config, encoding="utf-8")
         settings = load_config(file, environ={"OUTSTATION_HOME": str(tmp_path), **(env or {})})
-        return build_app(settings, backends or [FakeBackend()], remote=remote)
+        made.append(build_app(settings, backends or [FakeBackend()], remote=remote))
+        return made[-1]
 
-    return make
+    yield make
+    for app in made:
+        app.shared.library.close()  # its threads would outlive an app that nobody has started
 
 
 @pytest.fixture

@@ -135,6 +135,13 @@ async def test_the_openapi_document_is_whole(make_app, connect):
         "/v1/responses", "/v1/responses/{id}", "/v1/responses/{id}/input_items", "/v1/responses/{id}/cancel",
         "/v1/conversations", "/v1/conversations/{id}", "/v1/conversations/{id}/items",
         "/v1/conversations/{id}/items/{item}",
+        "/v1/files", "/v1/files/{id}", "/v1/files/{id}/content",
+        "/v1/vector_stores", "/v1/vector_stores/{id}", "/v1/vector_stores/{id}/search",
+        "/v1/vector_stores/{id}/files", "/v1/vector_stores/{id}/files/{file}",
+        "/v1/vector_stores/{id}/files/{file}/content",
+        "/v1/vector_stores/{id}/file_batches", "/v1/vector_stores/{id}/file_batches/{batch}",
+        "/v1/vector_stores/{id}/file_batches/{batch}/cancel", "/v1/vector_stores/{id}/file_batches/{batch}/files",
+        "/v1/outstation/vector_stores/{id}/reindex",
         "/v1/models", "/v1/models/{id}",
         "/healthz", "/readyz", "/metrics", "/outstation/status", "/v1/outstation/explain",
     }  # fmt: skip
