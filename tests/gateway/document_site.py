@@ -79,7 +79,13 @@ def site_maker(
     """Makes one with a configuration."""
 
     def make(config: str = "", env: dict[str, str] | None = None, **headers: str) -> DocumentSite:
-        app = make_app(FakeBackend("m"), embedder(home), embedder(home, "other", 12), config=config, env=env)
+        app = make_app(
+            FakeBackend("m"),
+            embedder(home),
+            embedder(home, "other", 12),
+            config=f'{config}\n[small_models]\nembedding = "e"\n',
+            env=env,
+        )
         client = connect(app)
         client.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
         return DocumentSite(app, client)
