@@ -228,7 +228,8 @@ def _clear(engine: Engine, cursor: Cursor, n: int) -> None:
     row = cursor.one("SELECT next_embedder FROM stores WHERE n = ?", (n,))
     made = cursor.all("SELECT next_doc FROM members WHERE store = ? AND next_doc IS NOT NULL", (n,))
     cursor.run("UPDATE members SET next_doc = NULL, next_failed = 0 WHERE store = ?", (n,))
-    cursor.run("UPDATE members SET owner = '', until = 0 WHERE store = ? AND status = 'completed'", (n,))
+    # What was read once may be begun as often as a new file, at each rebuild.
+    cursor.run("UPDATE members SET owner = '', until = 0, attempts = 0 WHERE store = ? AND status = 'completed'", (n,))
     cursor.run("UPDATE stores SET next_embedder = NULL WHERE n = ?", (n,))
     remove_unused(engine, cursor, [doc for (doc,) in made])
     _forget(engine, cursor, *(row or ()))

@@ -292,6 +292,20 @@ def test_a_rebuild_goes_over_at_once_and_the_old_one_serves_until_then(site: Sit
     assert not site.store.stores.finish_rebuild(store.id)
 
 
+def test_each_rebuild_counts_attempts_anew(site: Site) -> None:
+    """Work on a file ends after some attempts; a store may be rebuilt as often as one likes."""
+    store = site.store.stores.create("", SMALL)
+    put(site.store, store.id, "pump")
+    work(site.store)
+    for embedder in (OTHER, SMALL, OTHER, SMALL):
+        site.store.stores.begin_rebuild(store.id, embedder)
+        claim = site.store.work.claim("worker", 60.0)
+        assert claim is not None
+        assert claim.file.attempts == 1
+        index(site.store, claim)
+        assert site.store.stores.finish_rebuild(store.id)
+
+
 def test_a_rebuild_that_is_given_up_or_fails_loses_nothing(site: Site) -> None:
     store = site.store.stores.create("", SMALL)
     for text in texts(2):
