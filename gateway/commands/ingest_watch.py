@@ -84,7 +84,7 @@ class Watch:
         try:
             self._look()
         except click.ClickException as error:
-            if not self._began and not isinstance(error, Unreachable):
+            if not self._began and not _passing(error):
                 raise
             self._complain(error.message)
             if isinstance(error, Refused | Unreachable):
@@ -132,3 +132,10 @@ class Watch:
         self._report = sync.report
         self._whole_at = self._clock() + WHOLE_S
         self._news = self._news or not plan.empty
+
+
+def _passing(error: click.ClickException) -> bool:
+    """Whether it may be otherwise in a while, whatever the command line says."""
+    return isinstance(error, Unreachable) or (
+        isinstance(error, Refused) and error.status in (408, 429, *range(500, 600))
+    )

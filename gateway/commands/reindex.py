@@ -68,6 +68,8 @@ def _rebuild(link: Connection, store: Any, model: str | None, show: Show, *, wai
         now = link.get(f"/v1/vector_stores/{store['id']}")
         state = now["outstation"].get("reindex")
     has = now["outstation"]["embedder"]
+    # Those that failed last are in no state that was seen.
+    failed = max(failed, now["file_counts"]["failed"] - store["file_counts"]["failed"])
     if wait and has != wanted:
         raise click.ClickException(
             printable(f"{store['name']} still has the vectors of {has}: somebody ended the rebuild.")

@@ -32,8 +32,9 @@ def search(question: str, store: str | None, results: int, as_json: bool, url: s
         echo_json(answer)
         return
     passages = answer["data"]
-    if not passages:
-        click.echo(printable(f"The documents in {found['name']} do not say."))
+    if not passages or not (answer.get("outstation") or {}).get("answered", True):
+        nearest = " What is nearest:\n" if passages else ""
+        click.echo(printable(f"The documents in {found['name']} do not say.{nearest}"))
     for number, passage in enumerate(passages, start=1):
         if number > 1:
             click.echo()
