@@ -22,6 +22,7 @@ from rag.filters import attributes
 from rag.store.base import DocumentStore
 from rag.store.records import Entry, FileStatus, StoreFile
 
+POLL_MS = "250"
 STORE, FILE, BATCH = "vector store", "file in the vector store", "file batch"
 _STATUSES: dict[str, FileStatus] = {
     "in_progress": "in_progress",
@@ -62,7 +63,7 @@ def read_endpoint(documents: Documents) -> Endpoint:
     async def read_file(http: HTTPRequest) -> Response:
         allowed(documents, http, "read")
         id_, file_id = id_of(http, STORE), id_of(http, FILE, "file")
-        return await answered(documents, lambda store: _shown(documents, store.members.get(id_, file_id)))
+        return _polled(await answered(documents, lambda store: _shown(documents, store.members.get(id_, file_id))))
 
     return read_file
 
@@ -129,7 +130,7 @@ def read_batch_endpoint(documents: Documents) -> Endpoint:
     async def read_batch(http: HTTPRequest) -> Response:
         allowed(documents, http, "read")
         id_, batch_id = id_of(http, STORE), id_of(http, BATCH, "batch")
-        return await answered(documents, lambda store: batch_object(store.members.batch(id_, batch_id)))
+        return _polled(await answered(documents, lambda store: batch_object(store.members.batch(id_, batch_id))))
 
     return read_batch
 
@@ -154,6 +155,12 @@ def list_batch_endpoint(documents: Documents) -> Endpoint:
         return await _listed(documents, http, id_, batch_id)
 
     return list_batch_files
+
+
+def _polled(response: Response) -> Response:
+    """Says when to ask again: left to themselves, SDKs wait for one second (Python) or five (Node)."""
+    response.headers["openai-poll-after-ms"] = POLL_MS
+    return response
 
 
 def kept_strategy(documents: Documents, wire: AutoStrategy | StaticStrategy | None) -> dict[str, Any]:

@@ -190,6 +190,8 @@ async def test_the_shapes_are_those_that_are_described(site):
     batch_id = shapes.FileBatchObject.model_validate_json(batch).id
     in_batch = await get(f"{PATH}/{store}/file_batches/{batch_id}/files")
     shapes.VectorStoreFileList.model_validate_json(in_batch.content)
+    for path in (f"files/{id_}", f"file_batches/{batch_id}"):
+        assert int((await get(f"{PATH}/{store}/{path}")).headers["openai-poll-after-ms"]) < 1000
     await site.read_in()
     found = await post(f"{PATH}/{store}/search", json={"query": "pump"})
     assert shapes.SearchResults.model_validate_json(found.content).data
