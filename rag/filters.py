@@ -22,6 +22,7 @@ MOST_TEXT: Final = 512
 MOST_ATTRIBUTES: Final = 16
 _ORDERED: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _SEVERAL: Final = ("in", "nin")
+NEGATIONS: Final = ("ne", "nin")
 _COMPARISONS: Final = ("eq", "ne", *_ORDERED, *_SEVERAL)
 _COMPOUNDS: Final = ("and", "or")
 _ORDERS: Final[dict[str, Callable[[Any, Any], bool]]] = {
@@ -104,7 +105,7 @@ def matches(wanted: Filter | None, have: Mapping[str, AttributeValue]) -> bool:
     if isinstance(wanted, Compound):
         return (all if wanted.op == "and" else any)(matches(one, have) for one in wanted.filters)
     value, got = wanted.value, have.get(wanted.key)
-    if wanted.op in ("ne", "nin"):
+    if wanted.op in NEGATIONS:
         return not matches(Comparison("eq" if wanted.op == "ne" else "in", wanted.key, value), have)
     if got is None:
         return False
@@ -129,11 +130,17 @@ def to_sql(wanted: Filter | None, store: Any, member: str) -> tuple[str, list[An
         return "(" + f" {wanted.op} ".join(sql for sql, _ in parts) + ")", [
             value for _, some in parts for value in some
         ]
+    negated = "NOT " if wanted.op in NEGATIONS else ""
+    inner, values = having(wanted, store)
+    return f"{member} {negated}IN ({inner})", values
+
+
+def having(wanted: Comparison, store: Any) -> tuple[str, list[Any]]:
+    """The files of which the comparison is true, or of `NEGATIONS` false, as `to_sql` has them: SQL and parameters."""
     test, values = _test(wanted)
-    negated = "NOT " if wanted.op in ("ne", "nin") else ""
     # The names are ours; what clients say goes in as parameters only.
-    inner = f"SELECT a.member FROM attributes a WHERE a.store = ? AND a.name = ? AND {test}"  # noqa: S608
-    return f"{member} {negated}IN ({inner})", [store, wanted.key, *values]
+    sql = f"SELECT a.member FROM attributes a WHERE a.store = ? AND a.name = ? AND {test}"  # noqa: S608
+    return sql, [store, wanted.key, *values]
 
 
 def _test(wanted: Comparison) -> tuple[str, list[Any]]:

@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from rag.filters import to_sql
+from rag.store.bm25 import scored
 from rag.store.engine import Asked, Cursor, piece_id
 from rag.store.postgres_db import PostgresCursor, PostgresDb
 from rag.store.records import Found, Hit
-from rag.store.words import BUDGET, MOST_WORDS, chosen
+from rag.store.words import Counted, Counts, chosen, words_of
 from rag.types import Chunk
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class PostgresEngine:
 
     def __init__(self, address: str) -> None:
         self._db = PostgresDb(address)
+        self._counts = Counts(_rows)
 
     def write(self) -> AbstractContextManager[PostgresCursor]:
         """See `Engine`."""
@@ -77,7 +79,8 @@ class PostgresEngine:
 
     def search(self, cursor: Cursor, asked: Asked) -> Found:
         """See `Engine`."""
-        return Found(self._by_vector(cursor, asked), self._by_words(cursor, asked))
+        near = self._by_vector(cursor, asked)
+        return Found(near, self._by_words(cursor, asked, near))
 
     def _by_vector(self, cursor: Cursor, asked: Asked) -> list[Hit]:
         if asked.vector is None:
@@ -89,25 +92,30 @@ class PostgresEngine:
         )
         return [Hit(*row) for row in cursor.all(sql, (asked.vector, asked.store, *values, asked.limit))]
 
-    def _by_words(self, cursor: Cursor, asked: Asked) -> list[Hit]:
+    def _by_words(self, cursor: Cursor, asked: Asked, near: Sequence[Hit]) -> list[Hit]:
+        """`near`: what the vectors found; it is scored as well."""
+        words = {word: phrase for word in words_of(asked.text) if (phrase := _phrase(word))}
+        total = self._counts.total(cursor)
+        counted = {word: Counted(phrase, self._counts.of(cursor, phrase)) for word, phrase in words.items()}
+        rarest = chosen(list(counted.values()), None if near else lambda text: self._counts.of(cursor, text))
+        found = self._matched(cursor, asked, rarest, total) if rarest else set()
+        known = [(word, one.rows) for word, one in counted.items()]
+        return scored(cursor, known, total, found | {hit.id for hit in near}, found)[: asked.limit]
+
+    def _matched(self, cursor: Cursor, asked: Asked, rarest: Sequence[Counted], total: int) -> set[int]:
         """ts_rank knows nothing of how rare a word is: each word's rank is weighted by that, as BM25 does."""
-        phrases = [_phrase(word) for word in _words(asked.text)]
-        rows = chosen(phrases, lambda phrase: _rows(cursor, phrase))
-        if not rows:
-            return []
-        total = (cursor.one("SELECT count(*) FROM (SELECT 1 FROM words LIMIT 1000000) w") or (0,))[0]
         ranks, weights = [], []
-        for count, phrase in rows:
+        for one in rarest:
             ranks.append("? * ts_rank(w.tokens, ?::tsquery, 1)")
-            weights += [math.log(1.0 + (total - count + 0.5) / (count + 0.5)), _query(phrase)]
-        either = " | ".join(f"({_query(phrase)})" for _, phrase in rows)
+            rows = min(one.rows, total)
+            weights += [math.log(1.0 + (total - rows + 0.5) / (rows + 0.5)), _query(one.text)]
+        either = " | ".join(f"({_query(one.text)})" for one in rarest)
         condition, values = to_sql(asked.wanted, asked.store, "m.n")
         sql = (
             f"SELECT w.id, {' + '.join(ranks)} AS score FROM words w WHERE w.tokens @@ ?::tsquery "  # noqa: S608
             f"AND {_ALLOWED.format('w', condition)} ORDER BY score DESC, w.id LIMIT ?"
         )
-        found = cursor.all(sql, (*weights, either, asked.store, *values, asked.limit))
-        return [Hit(id_, float(score)) for id_, score in found]
+        return {row[0] for row in cursor.all(sql, (*weights, either, asked.store, *values, asked.limit))}
 
 
 def _tokens(text: str) -> str:
@@ -116,12 +124,9 @@ def _tokens(text: str) -> str:
     return _BETWEEN.sub(" ", plain).lower().strip()
 
 
-def _words(text: str) -> list[str]:
-    return list(dict.fromkeys(tokens for word in text.split() if (tokens := _tokens(word))))[:MOST_WORDS]
-
-
-def _phrase(tokens: str) -> str:
-    return f'"{tokens}"'
+def _phrase(word: str) -> str:
+    tokens = _tokens(word)
+    return f'"{tokens}"' if tokens else ""
 
 
 def _query(asked: str) -> str:
@@ -130,7 +135,7 @@ def _query(asked: str) -> str:
     return " & ".join("(" + " <-> ".join(f"'{token}'" for token in tokens) + ")" for tokens in parts)
 
 
-def _rows(cursor: Cursor, asked: str) -> int:
-    sql = "SELECT count(*) FROM (SELECT 1 FROM words WHERE tokens @@ ?::tsquery LIMIT ?) w"
-    row: Any = cursor.one(sql, (_query(asked), BUDGET + 1))
-    return int(row[0])
+def _rows(cursor: Cursor, asked: str, limit: int) -> tuple[int, int | None]:
+    sql = "SELECT count(*), max(id) FROM (SELECT id FROM words WHERE tokens @@ ?::tsquery LIMIT ?) w"
+    row: Any = cursor.one(sql, (_query(asked), limit))
+    return int(row[0]), row[1]

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from rag.filters import to_sql
+from rag.store.allowed import Allowed
+from rag.store.bm25 import scored
 from rag.store.engine import SHIFT, Asked, Cursor, piece_id
 from rag.store.live import Live
 from rag.store.parts import dump
 from rag.store.records import Found, Hit
 from rag.store.sqlite_db import SqliteCursor, SqliteDb
-from rag.store.words import question
+from rag.store.words import Counted, Counts, chosen, words_of
 from rag.types import Chunk
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 SCAN_BYTES: Final = 400 << 20
 RESCORED: Final = 64
 """At least so many of the scan's best are compared in float32: the ten nearest were among the first 26."""
-MOST_CACHED: Final = 32
-# Words are looked up first, then whose they are: only then their BM25 is computed.
+# The last parameter has a byte for each document's number: whether the filter takes it. A few rows cost nothing so, and
+# many 0.1 µs each; only those that it takes are scored.
 _WORDS: Final = (
-    "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? AND EXISTS (SELECT 1 FROM members m "  # noqa: S608
-    f"WHERE m.doc = words.rowid >> {SHIFT} AND m.store = ? AND m.status = 'completed' AND "
+    "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? "  # noqa: S608
+    f"AND substr(?, (rowid >> {SHIFT}) + 1, 1) = x'01' ORDER BY score DESC, rowid LIMIT ?"
 )
+_COUNT: Final = "SELECT count(*), max(rowid) FROM (SELECT rowid FROM words WHERE words MATCH ? LIMIT ?)"
 
 
 class SqliteEngine:
@@ -44,7 +46,8 @@ class SqliteEngine:
         self._scan_bytes = scan_bytes
         self._lives: dict[int, Live] = {}
         self._lock = Lock()
-        self._allowed: dict[tuple[int, int, str], Ids] = {}
+        self._allowed = Allowed()
+        self._counts = Counts(_rows)
 
     def write(self) -> AbstractContextManager[SqliteCursor]:
         """See `Engine`."""
@@ -87,21 +90,28 @@ class SqliteEngine:
 
     def search(self, cursor: Cursor, asked: Asked) -> Found:
         """See `Engine`."""
-        return Found(self._by_vector(cursor, asked), self._by_words(cursor, asked))
+        docs = self._allowed.of(cursor, asked.store, asked.wanted)
+        near = self._by_vector(cursor, asked, docs)
+        return Found(near, self._by_words(cursor, asked, docs, near))
 
-    def _by_words(self, cursor: Cursor, asked: Asked) -> list[Hit]:
-        match = question(cursor, asked.text)
-        if match is None:
+    def _by_words(self, cursor: Cursor, asked: Asked, docs: Ids, near: Sequence[Hit]) -> list[Hit]:
+        """`near`: what the vectors found; it is scored as well."""
+        words = words_of(asked.text)
+        if not words or not len(docs):
             return []
-        # The plus keeps SQLite from going through all files that the filter takes for each row.
-        condition, values = to_sql(asked.wanted, asked.store, "+m.n")
-        sql = f"{_WORDS}{condition}) ORDER BY score DESC, rowid LIMIT ?"
-        return [Hit(*row) for row in cursor.all(sql, (match, asked.store, *values, asked.limit))]
+        total = self._counts.total(cursor)
+        counted = [Counted(_quoted(word), self._counts.of(cursor, _quoted(word))) for word in words]
+        match = " OR ".join(
+            one.text for one in chosen(counted, None if near else lambda text: self._counts.of(cursor, text))
+        )
+        rows = cursor.all(_WORDS, (match, _bytes(docs), asked.limit)) if match else []
+        found = {id_ for id_, _ in rows}
+        known = [(word, one.rows) for word, one in zip(words, counted, strict=True)]
+        return scored(cursor, known, total, found | {hit.id for hit in near}, found)[: asked.limit]
 
-    def _by_vector(self, cursor: Cursor, asked: Asked) -> list[Hit]:
+    def _by_vector(self, cursor: Cursor, asked: Asked, docs: Ids) -> list[Hit]:
         if asked.vector is None:
             return []
-        docs = self._docs(cursor, asked)
         view = self.live(asked.embedder, len(asked.vector)).view(cursor)
         if view is None:
             among, ids = f"id >> {SHIFT}", docs
@@ -122,26 +132,20 @@ class SqliteEngine:
         with self._lock:
             return self._lives.setdefault(embedder, Live(embedder, dimensions, self._scan_bytes))
 
-    def _docs(self, cursor: Cursor, asked: Asked) -> Ids:
-        """The documents that the filter takes, kept until any file in any store changes."""
-        import numpy as np
 
-        version = cursor.one("SELECT value FROM state WHERE name = 'members'")
-        assert version is not None
-        # By its text: 1.0 and True are equal in Python, and not in a filter.
-        key = (version[0], asked.store, repr(asked.wanted))
-        found = self._allowed.get(key)
-        if found is None:
-            condition, values = to_sql(asked.wanted, asked.store, "m.n")
-            # One text in place of thousands of rows.
-            row: Any = cursor.one(
-                "SELECT group_concat(m.doc) FROM members m WHERE m.store = ? AND m.status = 'completed' "  # noqa: S608
-                f"AND {condition}",
-                (asked.store, *values),
-            )
-            found = np.unique(np.array((row[0] or "").split(","), dtype=np.int64)) if row[0] else np.empty(0, np.int64)
-            with self._lock:
-                while len(self._allowed) >= MOST_CACHED:
-                    del self._allowed[next(iter(self._allowed))]
-                self._allowed[key] = found
-        return found
+def _quoted(word: str) -> str:
+    """As FTS5 takes it for words alone. One with several tokens, such as P-101/A, is found with these in a row."""
+    return '"' + word.replace('"', '""') + '"'
+
+
+def _rows(cursor: Cursor, text: str, limit: int) -> tuple[int, int | None]:
+    row = cursor.one(_COUNT, (text, limit))
+    return (row[0], row[1]) if row else (0, None)
+
+
+def _bytes(docs: Ids) -> bytes:
+    import numpy as np
+
+    taken = np.zeros(int(docs[-1]) + 1, np.uint8)
+    taken[docs] = 1
+    return taken.tobytes()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from rag.filters import parse
 from rag.store.base import DocumentStore, open_store
-from rag.store.engine import Asked
+from rag.store.engine import SHIFT, Asked, Cursor
 from rag.store.errors import StoreTrouble
 from rag.store.records import Cut
 from rag.store.sqlite import SqliteEngine
-from rag.store.words import BUDGET, chosen, phrases
+from rag.store.words import BUDGET, COUNTED, MOST_ALONE, MOST_WORDS, Counted, Counts, chosen, words_of
 from tests.rag.stores import SMALL, index, nearest, put, texts, vector, work
 
 
@@ -99,16 +100,49 @@ def test_the_mean_is_taken_again_as_the_store_grows(tmp_path: Path) -> None:
     store.close()
 
 
-def test_words_are_quoted() -> None:
-    assert phrases('The "pump"\0P-101/A * - pump pump') == ['"The"', '"""pump"""', '"P-101/A"', '"pump"']
+def test_each_word_is_asked_for_once() -> None:
+    assert words_of('The "pump"\0P-101/A * - pump pump') == ["The", '"pump"', "P-101/A", "pump"]
+    assert len(words_of(" ".join(map(str, range(1_000))))) == MOST_WORDS
 
 
 def test_a_question_costs_no_more_than_its_budget() -> None:
-    rows = {"a": BUDGET + 1, "b": 10, "c": BUDGET - 5, "d": 0, "e": 3}
-    assert chosen(list(rows), lambda asked: rows[asked]) == [(3, "e"), (10, "b")]
-    common = {"a": BUDGET + 1, "b": BUDGET + 1, "c": BUDGET + 1, "a AND b": 0, "a AND c": 7}
-    assert chosen(["a", "b", "c"], lambda asked: common[asked]) == [(7, "a AND c")]
-    assert chosen(["a"], lambda asked: common[asked]) == [(BUDGET + 1, "a")]
-    assert chosen([], lambda _: 1) == []
-    longer = {"the": BUDGET + 1, "keyword": BUDGET + 1, "specify": BUDGET + 1, "keyword AND specify": 5}
-    assert chosen(["the", "keyword", "specify"], lambda asked: longer[asked]) == [(5, "keyword AND specify")]
+    def rarest(found: dict[str, int], together: dict[str, int] | None = None) -> list[str]:
+        counted = [Counted(text, rows) for text, rows in found.items()]
+        return [one.text for one in chosen(counted, together.__getitem__ if together is not None else None)]
+
+    assert rarest({"a": BUDGET + 1, "b": 10, "c": BUDGET - 5, "d": 0, "e": 3}) == ["e", "b"]
+    assert rarest({"a": BUDGET + 1, "b": MOST_ALONE + 1}) == ["a"]
+    assert rarest({}) == []
+    many = MOST_ALONE + 1
+    assert rarest({"a": many, "b": many}) == [], "the vectors find it"
+    assert rarest({"a": many}, {}) == ["a"]
+    common = {"a": many + 2, "b": many, "c": many + 1}
+    assert rarest(common, {"b AND c": 0, "b AND a": 7}) == ["b AND a"]
+    assert rarest(common, {"b AND c": 7}) == ["b AND c"]
+
+
+def test_common_words_are_counted_once_until_the_store_has_grown() -> None:
+    asked: list[str] = []
+    sizes = {"SELECT sum": (100_000, None), "SELECT min": (11, 20)}
+
+    class Known:
+        def one(self, sql: str, _: object = ()) -> tuple[object, ...]:
+            return sizes[sql[:10]]
+
+    def count(_: Cursor, phrase: str, limit: int) -> tuple[int, int | None]:
+        asked.append(phrase)
+        return {"rare": (7, 12 << SHIFT), "option": (9_000, 20 << SHIFT), "the": (limit, 15 << SHIFT)}[phrase]
+
+    counts, cursor = Counts(count), cast(Cursor, Known())
+    for _ in range(2):
+        assert counts.total(cursor) == 100_000
+        assert [counts.of(cursor, word) for word in ("rare", "option", "the")] == [7, 9_000, 2 * COUNTED]
+    assert asked == ["rare", "option", "the", "rare"]
+    sizes["SELECT sum"] = (110_000, None)
+    counts.total(cursor)
+    counts.of(cursor, "the")
+    assert len(asked) == 4
+    sizes["SELECT sum"] = (120_000, None)
+    counts.total(cursor)
+    counts.of(cursor, "the")
+    assert asked[4:] == ["the"]
