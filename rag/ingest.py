@@ -12,8 +12,8 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 LEASE_S: Final = 30.0
 MOST_ATTEMPTS: Final = 3
 """Times that a file is begun: what takes the gateway down with it must not do so for ever."""
-AT_ONCE: Final = 4
-"""Texts that are embedded together: no more, so that a search waits for few."""
+TOGETHER_TOKENS: Final = 512
+"""Of the texts that are embedded together: no more, so that a search waits for little."""
 
 log = logging.getLogger("outstation.documents")
 
@@ -74,7 +74,7 @@ class Ingest:
         work: an empty folder of its own, for files while they are read.
         secret: files must not touch the disk while they are read; they are held in memory for it, where that can be.
         told: (store, file, page, pages) as a file is read; page None: it is not read any more.
-        courtesy: waited for before each few texts are embedded: those who search go first.
+        turn: held while a few texts are embedded: those who search go first. `lanes`: of those at once, in a file.
     """
 
     def __init__(
@@ -85,7 +85,8 @@ class Ingest:
         *,
         secret: bool = False,
         told: Callable[[Claim, tuple[int, int] | None], None] = lambda claim, progress: None,
-        courtesy: Callable[[], Awaitable[None]] | None = None,
+        turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        lanes: int = 1,
         lease_s: float = LEASE_S,
     ) -> None:
         self._library = library
@@ -93,7 +94,8 @@ class Ingest:
         self._work = work
         self._secret = secret
         self._told = told
-        self._courtesy = courtesy
+        self._turn = turn
+        self._lanes = lanes
         self._lease_s = lease_s
         self._owner = f"{os.getpid()}-{secrets.token_hex(8)}"
 
@@ -152,13 +154,14 @@ class Ingest:
         import numpy as np
 
         found = np.zeros((len(chunks), claim.embedder.dimensions), dtype=np.float32)
-        # Of about one length together: what a run computes is padded to its longest.
-        order = sorted(range(len(chunks)), key=lambda n: chunks[n].tokens)
-        for at in range(0, len(order), AT_ONCE):
-            if self._courtesy:
-                await self._courtesy()
-            places = order[at : at + AT_ONCE]
-            found[places] = await embeds.documents(claim.embedder, [embedded(chunks[n]) for n in places])
+        left = _together(chunks)
+
+        async def lane() -> None:
+            for places in left:  # shared: each takes the next
+                async with self._turn():
+                    found[places] = await embeds.documents(claim.embedder, [embedded(chunks[n]) for n in places])
+
+        await _all_of([lane() for _ in range(self._lanes)])
         return found
 
     @asynccontextmanager
@@ -220,6 +223,31 @@ class Ingest:
         self._work.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.NamedTemporaryFile(dir=self._work, prefix="reading-") as file:
             yield Path(file.name)
+
+
+def _together(chunks: Sequence[Chunk]) -> Iterator[list[int]]:
+    """Places of chunks of about one length, since what a run computes is padded to its longest."""
+    group: list[int] = []
+    for n in sorted(range(len(chunks)), key=lambda n: chunks[n].tokens):
+        if group and (len(group) + 1) * chunks[n].tokens > TOGETHER_TOKENS:
+            yield group
+            group = []
+        group.append(n)
+    if group:
+        yield group
+
+
+async def _all_of(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """All at once; the first error ends the others, and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in work:
+                group.create_task(one)
+    except* Exception as errors:  # noqa: BLE001 - it is only unwrapped
+        found: BaseException = errors
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        raise found from None
 
 
 def _write(place: Path, parts: Iterator[bytes]) -> None:

@@ -40,5 +40,5 @@ class Documents:
 
     async def search(self, wanted: Wanted) -> Retrieved:
         """See `Retriever.search`."""
-        async with self.library.searching():
+        with self.library.courtesy.searching():
             return await self._retriever.search(wanted)

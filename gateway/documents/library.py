@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from backends.errors import BackendError
+from gateway.documents.courtesy import Courtesy
 from rag.retrieve import Pace
 
 if TYPE_CHECKING:
@@ -26,12 +28,12 @@ if TYPE_CHECKING:
 THREADS: Final = 4
 AT_ONCE: Final = 2
 """Files: while one is read, another is embedded."""
+LANES: Final = max(1, min(4, os.cpu_count() or 1))
+"""Runs of the embedder at once."""
 LOOK_S: Final = 5.0
 """Between looks for work that another gateway has left, where several share a store."""
 TIDY_S: Final = 60.0
 PAUSE_S: Final = 5.0
-COURTESY_S: Final = 1.0
-"""That ingest waits for searches at a time: it goes on, however many there are."""
 
 T = TypeVar("T")
 Lease = Callable[[], AbstractContextManager["Generation"]]
@@ -48,7 +50,7 @@ class Library:
         work: a folder for files while they are read.
 
     Attributes:
-        pace: of the reranker.
+        pace: of the reranker. courtesy: searches go before files that are read in.
     """
 
     def __init__(self, where: str, key: str, work: Path) -> None:
@@ -63,11 +65,9 @@ class Library:
         self._extractor: Extractor | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
-        self._searches = 0
-        self._quiet = asyncio.Event()
-        self._quiet.set()
         self._progress: dict[tuple[str, str], tuple[int, int]] = {}
         self.pace = Pace()
+        self.courtesy = Courtesy(LANES + 1)
 
     @property
     def uploads(self) -> tuple[Path, bool]:
@@ -87,23 +87,6 @@ class Library:
 
                 self._store = open_store(self._where, self._key)
             return self._store
-
-    @asynccontextmanager
-    async def searching(self) -> AsyncIterator[None]:
-        """While it lasts, ingest steps back."""
-        self._searches += 1
-        self._quiet.clear()
-        try:
-            yield
-        finally:
-            self._searches -= 1
-            if not self._searches:
-                self._quiet.set()
-
-    async def _courtesy(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(COURTESY_S):
-                await self._quiet.wait()
 
     def wake(self) -> None:
         """There is work."""
@@ -186,7 +169,8 @@ class Library:
                 self._work,
                 secret=bool(self._key),
                 told=self._told,
-                courtesy=self._courtesy,
+                turn=self.courtesy.turn,
+                lanes=LANES + 1,
             )
         return self._ingest
 
