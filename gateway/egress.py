@@ -227,7 +227,14 @@ class Egress:
             else self._redacted(request, route, duty, names)
         )
         # Only the body that leaves: nothing else of the original may travel with it.
-        sent = replace(request, raw=redacted.raw, messages=(), prompts=request.prompts and ("",) * len(request.prompts))
+        sent = replace(
+            request,
+            raw=redacted.raw,
+            messages=(),
+            prompts=request.prompts and ("",) * len(request.prompts),
+            trusted=frozenset(),
+            retrieved=frozenset(),
+        )
         return _redacted_clearance(sent, classes, usd, redacted.originals)
 
     def _redacted(self, request: Request, route: Route, duty: frozenset[str], names: tuple[str, ...]) -> Redacted:

@@ -59,7 +59,7 @@ def decision_of(outcome: Outcome, now: float) -> Decision:
         cost=outcome.cost_usd,
         model_hash=route.sha256 if route else "",
         policy_hash=outcome.policy,
-        data_classes=tuple(sorted(decided.snapshot.data_classes)) if decided else (),
+        data_classes=tuple(sorted(decided.snapshot.data_classes if decided else request.declared)),
         redacted=outcome.redacted,
         continued=outcome.continued,
         facts=facts_of(request, decided) if decided else b"{}",

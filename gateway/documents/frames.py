@@ -114,9 +114,9 @@ class Sources:
         found = self._grounded.found
         return search_call(found, new_id("fs"), results=self._results) if found.question else None
 
-    def annotations(self, text: str) -> list[dict[str, Any]]:
+    async def annotations(self, text: str) -> list[dict[str, Any]]:
         """Of a message's text."""
-        return annotations_of(self._grounded.found.checked(text))
+        return annotations_of(await self._grounded.found.check(text))
 
 
 def search_call(found: Found, id_: str, *, results: bool) -> dict[str, Any]:

@@ -5,8 +5,7 @@ What was found is packed into what the model in front has room for; what the ans
 
 from __future__ import annotations
 
-import contextlib
-import math
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -14,29 +13,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from backends.errors import BackendError
+from backends.errors import InvalidRequest
 from backends.types import GENERATES, Chunk, Event, Request, Usage
 from gateway.documents.asked import Search
 from gateway.documents.documents import Documents
-from gateway.documents.prompt import question_of, with_sources
+from gateway.documents.packing import Packing
+from gateway.documents.prompt import instructions, question_of, with_sources
 from gateway.outcome import Outcome
 from gateway.said import said_of
 from policies.base import Route
 from rag.citations import Checked, checked
-from rag.context import INSTRUCTIONS, Fitted, Source, block, context, fitted, source
+from rag.context import Fitted, Source, source
 from rag.retrieve import Retrieved, Wanted
+from rag.store.errors import NotThere
 
 if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
 
-ANSWER_TOKENS: Final = 512
-"""Of the room, for an answer without a limit of its own; a quarter of a small model's."""
-BYTES_A_TOKEN: Final = 3
-"""Where nobody can count: prose has four."""
 WORTH: Final = 0.15
 """Of the best passage's score: what has less costs prompt tokens and leads a small model astray."""
-_TIGHTER: Final = 0.85
-_TRIES: Final = 4
 ITSELF: Final = Route("local/documents", "documents", "local", 0, frozenset(), GENERATES)
 """Who answers when the documents do not."""
 
@@ -47,7 +42,7 @@ class Found:
 
     Attributes:
         question: that was searched for; empty: nothing was.
-        sources: those that the model was given, under their numbers; `packed` says what had no room.
+        packed: the sources that the model was given, under their numbers, and those that had no room.
         texts: of each choice, as far as it has come.
     """
 
@@ -55,23 +50,37 @@ class Found:
     retrieved: Retrieved = field(default_factory=Retrieved)
     packed: Fitted = field(default_factory=lambda: Fitted((), 0))
     texts: dict[int, str] = field(default_factory=dict)
+    _checked: dict[str, Checked] = field(default_factory=dict)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the documents say something that may be told."""
+        return self.retrieved.answered and bool(self.retrieved.results)
+
+    async def check(self, text: str) -> Checked:
+        """Which of an answer's words are the documents'. In a thread: a long answer takes some 50 ms."""
+        if text not in self._checked:
+            self._checked[text] = await asyncio.to_thread(checked, text, self.packed.sources)
+        return self._checked[text]
 
     def checked(self, text: str) -> Checked:
-        """Which of an answer's words are the documents'."""
-        return checked(text, self.packed.sources)
+        """The same, of what was checked before; else nothing is known of it."""
+        return self._checked.get(text, Checked((), ()))
 
 
 class Grounded:
     """`Dispatching` of one request.
 
     Args:
+        param: what the request calls the vector stores.
         only: nothing but the documents can answer it: no function, no form. Then the documents' silence is the answer.
     """
 
-    def __init__(self, dispatcher: Dispatcher, documents: Documents, search: Search, *, only: bool) -> None:
+    def __init__(self, dispatcher: Dispatcher, documents: Documents, search: Search, param: str, *, only: bool) -> None:
         self._dispatcher = dispatcher
         self._documents = documents
         self._search = search
+        self._param = param
         self._only = only
         self.found = Found("")
 
@@ -88,118 +97,85 @@ class Grounded:
         if self._silent:
             outcome.begin(ITSELF)
             outcome.attempts -= 1
+            outcome.told()
             for event in self._nothing(request):
-                outcome.told()
                 outcome.saw(event, lambda gap: None)
                 yield event
             return
+        texts = self.found.texts
         async with aclosing(self._dispatcher.answer(request, outcome)) as events:
             async for event in events:
                 if isinstance(event, Chunk):
-                    texts = self.found.texts
                     texts[event.index] = texts.get(event.index, "") + said_of(event).text
+                    if event.finish_reason and self.found.question:
+                        await self.found.check(texts[event.index])
                 yield event
 
     async def prepared(self, request: Request, outcome: Outcome) -> Request:
         """The request with what was found for it."""
-        self.found = Found(question_of(request))
-        if not self.found.question:
+        found = self.found = Found(question_of(request))
+        if not found.question:
             return request
-        search, settings = self._search, self._documents.settings
-        limit = search.limit or settings.results
-        retrieved = self.found.retrieved = await self._documents.search(
-            Wanted(
-                search.stores,
-                [self.found.question],
-                search.filters,
-                limit,
-                search.rerank,
-                search.threshold,
-                search.words,
-            )
-        )
-        request = replace(request, declared=request.declared | retrieved.data_classes)
-        outcome.reasons.append(_reason(retrieved))
-        outcome.request = request
-        if self._silent or not retrieved.results:
+        retrieved = found.retrieved = await self._searched(found.question)
+        request = outcome.request = replace(request, declared=request.declared | retrieved.data_classes)
+        outcome.reasons.append(_reason(found))
+        if self._silent:
             return request
-        least = WORTH * retrieved.results[0].scores.score
-        sources = [
-            source(n, one.passage, one.file.name)
-            for n, one in enumerate(retrieved.results, 1)
-            if n == 1 or one.scores.score >= least
-        ]
-        request = await self._packed(request, sources, outcome)
+        settings = self._documents.settings
+        silence = settings.not_found_text if settings.not_found == "say" else ""
+        told = instructions(request, settings.not_found_text if found.answered else silence, found=found.answered)
+        if found.answered:
+            packing = Packing(self._dispatcher.planner, settings.context_tokens, outcome)
+            request, found.packed = await packing.packed(request, told, _sources(retrieved))
+            outcome.reasons += _packed_reasons(found.packed)
+        else:
+            request = with_sources(request, told, ())
         # What is told besides the body that came is searched as well, and counts as it does.
         outcome.received = max(outcome.received, len(orjson.dumps(request.raw)))
         outcome.request = request
         return request
 
+    async def _searched(self, question: str) -> Retrieved:
+        search = self._search
+        limit = search.limit or self._documents.settings.results
+        wanted = Wanted(search.stores, [question], search.filters, limit, search.rerank, search.threshold, search.words)
+        try:
+            return await self._documents.search(wanted)
+        except (InvalidRequest, NotThere) as error:
+            error.param = self._param
+            raise
+
     @property
     def _silent(self) -> bool:
-        found = self.found
         says_so = self._only and self._documents.settings.not_found == "say"
-        return says_so and bool(found.question) and not found.retrieved.answered
+        return says_so and bool(self.found.question) and not self.found.answered
 
     def _nothing(self, request: Request) -> Sequence[Event]:
         """The documents do not say."""
         text = self._documents.settings.not_found_text
         return [*(Chunk(n, text, finish_reason="stop") for n in range(request.choices)), Usage(0, 0)]
 
-    async def _packed(self, request: Request, sources: Sequence[Source], outcome: Outcome) -> Request:
-        """With as many sources as the model has room for that would be asked now."""
-        bare = with_sources(request, INSTRUCTIONS, ())
-        front = await self._front(bare, outcome)
-        most = self._documents.settings.context_tokens
-        room, ratio = most, 1 / BYTES_A_TOKEN
-        if front.location == "local":
-            text = context(sources)
-            alone = replace(bare, kind="completion", prompts=(text,), messages=())
-            ratio = await self._count(front, alone) / max(1, len(text.encode()))
-        if front.context_length:
-            room = min(most, _room(bare, front, await self._count(front, bare)))
-        for _ in range(_TRIES):
-            packed = fitted(sources, room, lambda text: math.ceil(len(text.encode()) * ratio))
-            grounded = with_sources(request, INSTRUCTIONS, [block(one) for one in packed.sources])
-            if not front.context_length or _room(grounded, front, await self._count(front, grounded)) >= 0:
-                break
-            room = int(room * _TIGHTER)
-        self.found.packed = packed
-        if packed.left_out or packed.shortened:
-            outcome.reasons.append(
-                f"{len(packed.left_out)} passages had no room, {len(packed.shortened)} not all of it"
-            )
-        return grounded
 
-    async def _count(self, front: Route, request: Request) -> int:
-        """Tokens of a prompt; a guess where nobody here can count, or nobody can now: dispatch will find out."""
-        if front.location == "local":
-            with contextlib.suppress(BackendError):
-                return await self._dispatcher.planner.count(front, request)
-        return len(orjson.dumps(request.prompts or request.raw)) // BYTES_A_TOKEN
-
-    async def _front(self, request: Request, outcome: Outcome) -> Route:
-        """Who would be asked now."""
-        trial = Outcome(outcome.id, key=outcome.key, received=outcome.received, started=outcome.started)
-        try:
-            decided = await self._dispatcher.planner.decide(request, trial)
-        except BackendError:
-            outcome.decided = trial.decided
-            outcome.reasons += trial.reasons
-            raise
-        return decided.plan.routes[0]
+def _sources(retrieved: Retrieved) -> list[Source]:
+    """What may be shown to a model, numbered as it is listed to the client."""
+    least = WORTH * retrieved.results[0].scores.score
+    return [
+        source(n, one.passage, one.file.name)
+        for n, one in enumerate(retrieved.results, 1)
+        if n == 1 or one.scores.score >= least
+    ]
 
 
-def _room(request: Request, front: Route, taken: int) -> int:
-    """Tokens that are left beside the prompt and the answer."""
-    answer = request.sampling.max_tokens or min(ANSWER_TOKENS, front.context_length // 4)
-    return front.context_length - taken - answer
+def _reason(found: Found) -> str:
+    results = found.retrieved.results
+    files = len({one.file.file_id for one in results})
+    said = "" if found.answered else ", which do not say"
+    return f"documents: {len(results)} passages of {files} files{said} ({found.retrieved.confidence:.2f})"
 
 
-def _reason(retrieved: Retrieved) -> str:
-    files = len({one.file.file_id for one in retrieved.results})
-    said = "" if retrieved.answered else ", which do not say"
-    return f"documents: {len(retrieved.results)} passages of {files} files{said} ({retrieved.confidence:.2f})"
+def _packed_reasons(packed: Fitted) -> list[str]:
+    shortened = ["the first passage is shortened"] if packed.shortened else []
+    return shortened + ([f"no room for {len(packed.left_out)} passages"] if packed.left_out else [])
 
 
 def results_object(found: Found) -> list[dict[str, Any]]:

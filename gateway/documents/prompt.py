@@ -7,7 +7,15 @@ from dataclasses import replace
 from typing import Any, Final
 
 from backends.types import Request
+from rag.context import INSTRUCTIONS
 
+NOT_SAID: Final = "The documents do not say."
+"""As `INSTRUCTIONS` have it."""
+AND_FUNCTIONS: Final = "Call a function where one is needed. What it gives may be said as well."
+NOTHING_FOUND: Final = """\
+The site's documents were searched for what the user asks, and do not say it.
+Do not make up what they might say, and name no source."""
+OR_SAY: Final = "Where the answer would have to come from them, say: "
 SHORT_WORDS: Final = 4
 """A question of fewer says too little by itself (`And the other one?`): the one before it is searched for with it."""
 MOST_QUESTION_CHARS: Final = 2_000
@@ -29,6 +37,21 @@ def _text(message: Mapping[str, Any]) -> str:
     if isinstance(content, str):
         return content.strip()
     return "\n".join(part["text"] for part in content or () if isinstance(part.get("text"), str)).strip()
+
+
+def instructions(request: Request, silence: str, *, found: bool) -> str:
+    """What the system tells the model.
+
+    Args:
+        silence: what to say where the documents do not; empty: whatever the model knows itself.
+        found: they say something.
+    """
+    lines = [INSTRUCTIONS.replace(NOT_SAID, silence)] if found else [NOTHING_FOUND]
+    if not found and silence:
+        lines.append(OR_SAY + silence)
+    if found and request.tools and request.tool_choice != "none":
+        lines.append(AND_FUNCTIONS)
+    return "\n".join(lines)
 
 
 def with_sources(request: Request, instructions: str, blocks: Sequence[str]) -> Request:
@@ -62,17 +85,16 @@ def _grounded(messages: Sequence[Mapping[str, Any]], blocks: Sequence[str]) -> l
 
 
 def _instructed(messages: list[dict[str, Any]], instructions: str) -> list[dict[str, Any]]:
-    """One system message at most: some templates take no second one."""
-    if messages and messages[0].get("role") in ("system", "developer"):
-        first = messages[0]
-        content = first.get("content")
-        more: Any = (
-            f"{content}\n\n{instructions}"
-            if isinstance(content, str)
-            else [*(content or ()), {"type": "text", "text": instructions}]
-        )
-        return [{**first, "content": more}, *messages[1:]]
-    return [{"role": "system", "content": instructions}, *messages]
+    """One system message at most: some templates take no second one. A developer's words are judged: ours are told
+    apart from them."""
+    ours = {"type": "text", "text": instructions}
+    if not messages or messages[0].get("role") not in ("system", "developer"):
+        return [{"role": "system", "content": instructions}, *messages]
+    first, content = messages[0], messages[0].get("content")
+    more: Any = [*(content or ()), ours] if not isinstance(content, str) else f"{content}\n\n{instructions}"
+    if isinstance(content, str) and first["role"] == "developer":
+        more = [{"type": "text", "text": content}, ours]
+    return [{**first, "content": more}, *messages[1:]]
 
 
 def _joined(content: Any) -> Any:

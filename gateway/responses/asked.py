@@ -121,9 +121,11 @@ def _tools(wire: ResponsesRequest, raw: Mapping[str, Any], chat: Chat) -> dict[s
     if not wire.functions:
         return {}
     choice = wire.tool_choice
-    allowed = {tool.name for tool in choice.tools} if isinstance(choice, AllowedChoice) else None
+    allowed = choice.names if isinstance(choice, AllowedChoice) else None
     functions = [(at, tool) for at, tool in enumerate(raw["tools"]) if tool["type"] == "function"]
     chosen = [(at, tool) for at, tool in functions if allowed is None or tool["name"] in allowed]
+    if not chosen:
+        return {}
     chat.tools[:] = [at for at, _ in chosen]
     fields = ("name", "description", "parameters", "strict")
     said: dict[str, Any] = {
@@ -135,9 +137,10 @@ def _tools(wire: ResponsesRequest, raw: Mapping[str, Any], chat: Chat) -> dict[s
     if isinstance(choice, NamedChoice):
         said["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
     elif isinstance(choice, AllowedChoice):
-        said["tool_choice"] = choice.mode
+        said["tool_choice"] = "auto" if wire.search else choice.mode
     elif choice is not None and not isinstance(choice, SearchChoice):
-        said["tool_choice"] = choice
+        # A tool that must be used was used already: the documents are always searched.
+        said["tool_choice"] = "auto" if choice == "required" and wire.search else choice
     if wire.parallel_tool_calls is not None:
         said["parallel_tool_calls"] = wire.parallel_tool_calls
     return said
@@ -220,7 +223,7 @@ def _format(asked: TextFormat | None, raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _MESSAGE = re.compile(r"messages\[([0-9]+)\]")
-_TOOL = re.compile(r"^tools\[([0-9]+)\](?:\.function)?")
+_TOOL = re.compile(r"^tools\[([0-9]+)\](?:\.function)?(?!\.(?:vector_store_ids|filters))")
 
 
 def place_of(param: str, chat: Chat) -> str:

@@ -91,12 +91,16 @@ class Draft:
         item = SearchItem(call)
         return self._begin(item) + self._close(item, "completed")
 
-    def cite(self, annotations_of: Callable[[str], Sequence[Mapping[str, Any]]]) -> list[Event]:
-        """Says of the message that ends the answer where its words come from."""
+    @property
+    def saying(self) -> str:
+        """The text of the message that is open; empty: none is."""
+        return self._open.text if isinstance(self._open, TextPart) else ""
+
+    def cite(self, annotations: Sequence[Mapping[str, Any]]) -> list[Event]:
+        """Says of the message that is open where its words come from."""
         item = self._open
-        if not isinstance(item, TextPart):
-            return []
-        return self._told(item.annotate(self._items.index(item), annotations_of(item.text)))
+        assert isinstance(item, TextPart)
+        return self._told(item.annotate(self._items.index(item), annotations))
 
     def feed(self, chunk: Chunk) -> list[Event]:
         """The events of one more piece."""
@@ -133,7 +137,7 @@ class Draft:
         events = [event for place in sorted(self._waiting) for event in self._begin_call(place)]
         cut = CUT.get(self._finish or "")
         events += self._close_all("incomplete" if cut else "completed")
-        if not self._items and not cut:
+        if not cut and all(isinstance(item, SearchItem) for item in self._items):
             # Nothing was said: a client still finds the message that it looks for.
             events += self._opened(TextPart) + self._close_all("completed")
         self._fields["usage"] = usage_object(usage)

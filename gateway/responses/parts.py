@@ -131,7 +131,9 @@ class SearchItem(Growing):
         self._fields = fields
 
     def object(self) -> dict[str, Any]:
-        return {**self._fields, "status": self.status}
+        """What was found is told once it is."""
+        found = {} if self.status == "completed" else {"results": None}
+        return {**self._fields, **found, "status": self.status}
 
     def close(self, at: int, status: str) -> Told:
         self.status = "searching"

@@ -92,8 +92,8 @@ class Turn:
             )
 
     async def _end(self, usage: Usage, outcome: Outcome) -> None:
-        if self._sources:
-            self._say(self._draft.cite(self._sources.annotations))
+        if self._sources and (text := self._draft.saying):
+            self._say(self._draft.cite(await self._sources.annotations(text)))
         self._say(self._draft.end(usage))
         if self._keep and not await self._keep(self._draft.object(), outcome):
             self._draft.forgotten()

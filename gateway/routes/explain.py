@@ -13,11 +13,13 @@ from starlette.responses import Response
 
 from backends.errors import BackendError
 from backends.types import Request
+from gateway.documents.asked import search_of
 from gateway.errors import kind_of
 from gateway.outcome import Outcome
 from gateway.rehearsal import Rehearsed, rehearse
 from gateway.routes.chat import chat_request
 from gateway.routes.completions import completion_request
+from gateway.routes.grounding import grounded
 from gateway.routes.inference import Inference, outcome_of
 from gateway.routes.site import json_response
 from gateway.schemas.chat import ChatRequest
@@ -42,6 +44,12 @@ def explain_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[
         inference.check(wire, request)
         # An outcome of its own: what is only explained is not in the audit.
         outcome = Outcome(request.id, received=outcome_of(http).received)
+        if isinstance(wire, ChatRequest) and wire.outstation and wire.outstation.vector_store_ids:
+            search = search_of(raw["outstation"], "outstation")
+            request, _ = await grounded(inference, request, search, "outstation.vector_store_ids")
+            outcome.reasons.append(
+                "documents: their data classes count; nothing is searched here"
+            )
         planner = inference.dispatcher.planner
         try:
             decided = await planner.decide(request, outcome)

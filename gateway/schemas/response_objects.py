@@ -40,6 +40,22 @@ class FunctionCall(Out):
     arguments: str = Field(description="JSON.")
 
 
+class SearchFacts(Out):
+    answered: bool = Field(description="Whether the documents say something.")
+    confidence: float = Field(description="0 to 1.")
+
+
+class FileSearchCall(Out):
+    """What was searched for in the documents."""
+
+    id: str
+    type: Literal["file_search_call"]
+    status: Status
+    queries: list[str]
+    results: list[dict[str, Any]] | None = Field(description="With `include: [file_search_call.results]`.")
+    outstation: SearchFacts
+
+
 class ReasoningText(Out):
     type: Literal["reasoning_text"]
     text: str
@@ -90,6 +106,14 @@ class EchoedTool(Out):
     strict: bool | None
 
 
+class EchoedSearch(Out):
+    type: Literal["file_search"]
+    vector_store_ids: list[str]
+    filters: dict[str, Any] | None
+    max_num_results: int | None
+    ranking_options: dict[str, Any] | None
+
+
 class EchoedReasoning(Out):
     effort: str | None
     summary: str | None
@@ -115,7 +139,7 @@ class ResponseObject(Out):
     error: ResponseError | None
     incomplete_details: IncompleteDetails | None
     model: str = Field(description="The model that answered; until then the name that was asked for.")
-    output: list[OutputMessage | FunctionCall | ReasoningOutput]
+    output: list[OutputMessage | FunctionCall | ReasoningOutput | FileSearchCall]
     usage: ResponseUsage | None
     background: bool
     access_programs: None
@@ -144,7 +168,7 @@ class ResponseObject(Out):
     text: EchoedText
     tool_choice: str | dict[str, Any]
     tool_usage: None
-    tools: list[EchoedTool]
+    tools: list[EchoedTool | EchoedSearch]
     top_logprobs: int
     top_p: float | None
     truncation: Literal["disabled"]

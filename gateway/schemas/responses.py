@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from backends.types import Kind
+from gateway.schemas.grounded_objects import GroundedObject
 
 
 class Out(BaseModel):
@@ -70,6 +71,7 @@ class ChatCompletion(Out):
     model: str
     choices: list[ChatChoice]
     usage: UsageObject
+    outstation: GroundedObject | None = Field(default=None, description="Of an answer from documents.")
 
 
 class Delta(Out):
@@ -94,6 +96,7 @@ class ChatCompletionChunk(Out):
     model: str
     choices: list[ChatChunkChoice]
     usage: UsageObject | None = None
+    outstation: GroundedObject | None = Field(default=None, description="With the last chunk of each choice.")
 
 
 class CompletionLogprobs(Out):

@@ -44,18 +44,34 @@ class NamedChoice(Wire):
     name: str
 
 
+def _choice_tag(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "<word>"
+    return {"allowed_tools": "<allowed>", "file_search": "<search>"}.get(str(value.get("type")), "<name>")
+
+
+Allowed = Annotated[
+    Annotated[NamedChoice, Tag("<name>")] | Annotated[SearchChoice, Tag("<search>")],
+    Discriminator(lambda value: "<search>" if _choice_tag(value) == "<search>" else "<name>"),
+]
+
+
 class AllowedChoice(Wire):
     """Some of `tools`."""
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Many[NamedChoice] = Field(min_length=1)
+    tools: Many[Allowed] = Field(min_length=1)
 
+    @property
+    def names(self) -> list[str]:
+        """Of functions."""
+        return [tool.name for tool in self.tools if isinstance(tool, NamedChoice)]
 
-def _choice_tag(value: Any) -> str:
-    if not isinstance(value, dict):
-        return "<word>"
-    return {"allowed_tools": "<allowed>", "file_search": "<search>"}.get(str(value.get("type")), "<name>")
+    @property
+    def search(self) -> bool:
+        """Whether the documents may be searched."""
+        return any(isinstance(tool, SearchChoice) for tool in self.tools)
 
 
 Choice = Annotated[
@@ -211,13 +227,12 @@ class ResponsesRequest(Generation):
         if searches > 1:
             raise FieldError("tools", "one `file_search` is enough: it takes several vector stores")
         choice = self.tool_choice
-        if isinstance(choice, SearchChoice) and not searches:
-            raise FieldError("tool_choice", "there is no `file_search` in `tools`")
-        calls = choice is not None and choice not in ("none", "auto") and not isinstance(choice, SearchChoice)
-        if calls and not names and not (choice == "required" and searches):
+        if choice is not None and choice not in ("none", "auto") and not self.tools:
             raise FieldError("tool_choice", "it needs `tools`")
+        if not searches and (isinstance(choice, SearchChoice) or (isinstance(choice, AllowedChoice) and choice.search)):
+            raise FieldError("tool_choice", "there is no `file_search` in `tools`")
         asked = [choice.name] if isinstance(choice, NamedChoice) else []
-        asked += [tool.name for tool in choice.tools] if isinstance(choice, AllowedChoice) else []
+        asked += choice.names if isinstance(choice, AllowedChoice) else []
         for name in asked:
             if name not in names:
                 raise FieldError("tool_choice", f"there is no function {name!r} in `tools`")
@@ -230,8 +245,10 @@ class ResponsesRequest(Generation):
     @property
     def search(self) -> FileSearchTool | None:
         """Of `tools`; not where none may be used."""
-        found = (tool for tool in self.tools or () if isinstance(tool, FileSearchTool))
-        return None if self.tool_choice == "none" else next(found, None)
+        choice = self.tool_choice
+        if choice == "none" or (isinstance(choice, AllowedChoice) and not choice.search):
+            return None
+        return next((tool for tool in self.tools or () if isinstance(tool, FileSearchTool)), None)
 
     @property
     def conversation_id(self) -> str | None:

@@ -1,0 +1,139 @@
+"""As many passages as those models have room for that would be asked now.
+
+What the passages say may change who that is: a provider that must not see an address in one of them is not asked. So
+the plan is made again with them, and they are packed again for whoever is new in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Final
+
+from backends.errors import BackendError, ContextLengthExceeded, InvalidRequest
+from backends.types import Request
+from gateway.documents.prompt import with_sources
+from gateway.outcome import Outcome
+from gateway.planning import Planner, estimated_tokens
+from policies.base import Route
+from rag.context import Fitted, Source, block, context, fitted
+
+ANSWER_TOKENS: Final = 512
+"""Of the room, for an answer without a limit of its own; a quarter of a small model's."""
+MOST_SHARE: Final = 0.5
+"""Of a context, for an answer that asks for more."""
+BYTES_A_TOKEN: Final = 3
+"""Where nobody can count: prose has four."""
+WORTHY_SHARE: Final = 0.25
+"""Of the room of the model in front. One with less that would only be asked if that fails is not packed for."""
+_PLANS: Final = 3
+_TRIES: Final = 5
+_SLACK: Final = 24
+"""Bytes more than are too many: tokens are told by the byte only on average."""
+
+
+class Packing:
+    """Of one request.
+
+    Args:
+        most: tokens of retrieved text.
+    """
+
+    def __init__(self, planner: Planner, most: int, outcome: Outcome) -> None:
+        self._planner = planner
+        self._most = most
+        self._outcome = outcome
+        self._only = False
+
+    async def packed(self, request: Request, told: str, sources: Sequence[Source]) -> tuple[Request, Fitted]:
+        """The request with the sources that there is room for.
+
+        Args:
+            told: the instructions.
+
+        Raises:
+            BackendError: nobody can be asked, or there is no room for any of them.
+        """
+        bare = with_sources(request, told, ())
+        routes = await self._routes(bare)
+        for _ in range(_PLANS):
+            grounded, packed = await self._for(routes, bare, request, told, sources)
+            if len(routes) == 1 and self._only:
+                break
+            try:
+                new = [route for route in await self._routes(grounded) if route not in routes]
+            except BackendError:
+                break  # the dispatcher is told the same, and tells it
+            if not new:
+                break
+            routes = [new[0], *routes, *new[1:]]
+        return grounded, packed
+
+    async def _routes(self, request: Request) -> list[Route]:
+        """Who would be asked now, and who would be asked on the box if nobody elsewhere answers."""
+        said = self._outcome
+        trial = Outcome(said.id, key=said.key, received=said.received, started=said.started)
+        try:
+            decided = await self._planner.decide(request, trial)
+        except BackendError:
+            said.decided = trial.decided
+            said.reasons += trial.reasons
+            raise
+        self._only = len(decided.candidates) == 1
+        front = decided.plan.routes[0]
+        here = (route for route in decided.plan.routes if route.location == "local")
+        return [front] if front.location == "local" else [front, *(route for route in [next(here, None)] if route)]
+
+    async def _for(
+        self, routes: Sequence[Route], bare: Request, request: Request, told: str, sources: Sequence[Source]
+    ) -> tuple[Request, Fitted]:
+        """As much as all of them have room for; the first one counts."""
+        ratios = {route.name: await self._ratio(route, bare, sources) for route in routes}
+        rooms = {route.name: await self._room(route, bare) for route in routes}
+        front = routes[0].name
+        taken = [route for route in routes if route.name == front or rooms[route.name] >= WORTHY_SHARE * rooms[front]]
+        room = int(min(min(rooms[route.name], self._most) / ratios[route.name] for route in taken))
+        for _ in range(_TRIES):
+            packed = fitted(sources, room, lambda text: len(text.encode()))
+            grounded = with_sources(request, told, [block(one) for one in packed.sources])
+            if not packed.sources:
+                break
+            over = [-await self._room(route, grounded) / ratios[route.name] for route in taken]
+            if max(over) <= 0:
+                return grounded, packed
+            room = min(room, len(context(packed.sources).encode())) - int(max(over)) - _SLACK
+        raise _no_room(routes[0])
+
+    async def _ratio(self, route: Route, bare: Request, sources: Sequence[Source]) -> float:
+        """Tokens a byte, of these very texts where the model can say so."""
+        text = context(sources)
+        alone = Request(bare.id, bare.model, "completion", prompts=(text,))
+        if route.location == "local":
+            with contextlib.suppress(BackendError):
+                return max(1, await self._planner.count(route, alone)) / len(text.encode())
+        return 1 / BYTES_A_TOKEN
+
+    async def _room(self, route: Route, request: Request) -> float:
+        """Tokens that are left beside the prompt and the answer."""
+        whole = route.context_length
+        if not whole:
+            return float("inf")
+        asked = request.sampling.max_tokens
+        answer = min(ANSWER_TOKENS, whole // 4) if asked is None else min(asked, int(whole * MOST_SHARE))
+        return whole - answer - await self._count(route, request)
+
+    async def _count(self, route: Route, request: Request) -> int:
+        """Tokens of a prompt; a guess where nobody here can count, or nobody can now: dispatch will find out."""
+        if route.location == "local":
+            with contextlib.suppress(BackendError):
+                return await self._planner.count(route, request)
+        return estimated_tokens(request)
+
+
+def _no_room(route: Route) -> BackendError:
+    return InvalidRequest(
+        f"What was said before leaves no room in the context of {route.model} ({route.context_length} tokens) for what "
+        "the documents say. Shorten it, ask for a shorter answer, or choose a model with a longer context.",
+        code=ContextLengthExceeded.code,
+        param="messages",
+    )
