@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -29,43 +29,49 @@ class Shared:
     """What an answer shares with sources.
 
     Args:
-        answer: stretches, over whose ends no run goes; words as numbers from 0.
-        alone: places in the answer of words of which a run of one is wanted; others have two words at least.
+        answer: words as numbers from 0.
+        stretches: words with which a stretch begins, and the number of all words: no run goes over a stretch's end.
+        alone: words of which a run of one is wanted; others have two words at least.
     """
 
-    def __init__(self, answer: Sequence[Sequence[int]], alone: Sequence[int] = ()) -> None:
-        self._stretches = answer
-        words = [word for stretch in answer for word in stretch]
-        self._alone = [(at, words[at]) for at in alone]
-        self._pairs = {pair for stretch in answer for pair in pairwise(stretch)}
+    def __init__(self, answer: Sequence[int], stretches: Sequence[int], alone: Sequence[int] = ()) -> None:
+        self._answer = answer
+        self._alone = alone
+        self._pairs: dict[tuple[int, int], list[int]] = {}
+        for start, end in pairwise(stretches):
+            for at, pair in enumerate(pairwise(answer[start:end]), start):
+                self._pairs.setdefault(pair, []).append(at)
 
     def runs(self, source: Sequence[int]) -> list[Run]:
         """All that cannot be made longer at either side, in the answer's order; of a run that the source has several
         times, the first place."""
+        # Of two texts most pairs of words are not in both: what is left out here costs hardly anything.
+        pairs = tuple(pairwise(source))
+        common = self._pairs.keys() & set(pairs)
         automaton = _Automaton()
-        for start, end in self._stretches_of(source):
+        for start, end in _stretches(at for at, pair in enumerate(pairs) if pair in common):
             automaton.add(source, start, end)
         found: list[Run] = []
-        at = 0
-        for stretch in self._stretches:
-            found += automaton.runs(stretch, at)
-            at += len(stretch)
-        if self._alone:
-            first = {word: at for at, word in reversed(tuple(enumerate(source)))}
-            found += [Run(at, 1, first[word]) for at, word in self._alone if word in first]
-            found.sort()
-        return found
+        for start, end in _stretches(sorted(at for pair in common for at in self._pairs[pair])):
+            found += automaton.runs(self._answer, start, end)
+        return self._with_single(found, source) if self._alone else found
 
-    def _stretches_of(self, source: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """The source's stretches that can hold a run: most of it holds no two words that follow each other in the
-        answer too, and what is left out here costs hardly anything."""
-        start = 0
-        for at in range(1, len(source) + 1):
-            if at < len(source) and (source[at - 1], source[at]) in self._pairs:
-                continue
-            if at - start > 1:
-                yield start, at
+    def _with_single(self, found: list[Run], source: Sequence[int]) -> list[Run]:
+        first = {word: at for at, word in reversed(tuple(enumerate(source)))}
+        return sorted([*found, *(Run(at, 1, first[word]) for at in self._alone if (word := self._answer[at]) in first)])
+
+
+def _stretches(pairs: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Of words whose pairs follow each other. `pairs`: where each begins, ascending."""
+    start = end = -1
+    for at in pairs:
+        if at >= end:
+            if end > 0:
+                yield start, end
             start = at
+        end = at + 2
+    if end > 0:
+        yield start, end
 
 
 class _Automaton:
@@ -118,15 +124,16 @@ class _Automaton:
         self._end.append(end)
         return len(self._next) - 1
 
-    def runs(self, text: Sequence[int], offset: int) -> Iterator[Run]:
-        """Of a text that stands at `offset` of the answer."""
+    def runs(self, text: Sequence[int], start: int, end: int) -> Iterator[Run]:
+        """Of a part of a text."""
         following, link, lengths = self._next, self._link, self._length
         state = length = 0
-        for at, word in enumerate(text):
+        for at in range(start, end):
+            word = text[at]
             then = following[state].get(word)
             if then is None:
                 if length > 1:
-                    yield self._run(state, length, offset + at)
+                    yield self._run(state, length, at)
                 while then is None and state > 0:
                     state = link[state]
                     length = lengths[state]
@@ -135,7 +142,7 @@ class _Automaton:
                 state = then
                 length += 1
         if length > 1:
-            yield self._run(state, length, offset + len(text))
+            yield self._run(state, length, end)
 
     def _run(self, state: int, length: int, end: int) -> Run:
         return Run(end - length, length, self._end[state] - length)

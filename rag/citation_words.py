@@ -44,6 +44,17 @@ _SHORT_UNIT: Final = 2
 _IS_DENSE: Final = re.compile(rf"[{_DENSE}]")
 _DENSE_WORD: Final = 0.5
 _TELLING_CHARS: Final = 4
+# Longer ones that tell nothing, in English and German.
+_EMPTY: Final = frozenset(
+    "about also because been before being both cannot could does done each else from have having here into just like "
+    "made make many more most much must only other over same shall should some such than that their them then there "
+    "these they this those through under until upon used using very want well were what when where whether which while "
+    "will with within without would your "
+    "aber alle allen aller alles auch beim dann dass deren dessen dich diese diesem diesen dieser dieses doch "
+    "durch eine einem einen einer eines haben hatte hier ihre ihrem ihren ihrer jede jeden jeder kann kein "
+    "keine keinen können mehr muss müssen nach nicht noch oder ohne schon sehr sein seine seinen seiner selbst "
+    "sich sind soll sollte sowie über unter viel wann wenn werden wird wurde wurden zwischen".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +106,12 @@ def weights(key: str) -> tuple[float, float]:
     script without blanks about two signs make a word."""
     if len(key) == 1 and _IS_DENSE.match(key):
         return _DENSE_WORD, 0.0 if "\u3041" <= key <= "\u309f" else _DENSE_WORD
-    return 1.0, 1.0 if len(key) >= _TELLING_CHARS or not key.isalpha() else 0.0
+    return 1.0, float(has_digit(key) or (len(key) >= _TELLING_CHARS and key not in _EMPTY and "'" not in key))
+
+
+def has_digit(key: str) -> bool:
+    """Whether it is a number, or a name with one: `E07`."""
+    return not key.isalpha() and any(map(str.isdigit, key))
 
 
 def _plain(raw: str) -> str:

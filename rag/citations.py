@@ -8,14 +8,14 @@ each other; see `Rules`.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from rag.citation_answer import Marker, markers, parsed
 from rag.citation_runs import Run, Shared
-from rag.citation_words import Reader, Words, weights
+from rag.citation_words import Reader, Words, has_digit, weights
 from rag.context import Source, header
 
 
@@ -65,19 +65,67 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """From where on a run of words counts as a quote. Words are counted as `weights` says.
+    """From where on a run of words counts as a quote. A word tells something if it is a number or a longer word.
+
+    Measured on two packages of technical documentation, 1,500 sentences against 20 passages of 4,000 characters each.
+    Of the other package, no passage has 5 words with 3 that tell; of other files of the same package, for 2.9% of the
+    sentences one has, nearly all of them lines that both files have. For a marker that names one such passage wrongly,
+    3 words with 2 that tell, or 2 with a number, are there in 0.1% and 1.0%.
 
     Attributes:
-        words, telling: of a run on its own. marked_words, marked_telling: of one whose source is named in its
-            sentence.
-        A run that is a whole sentence, line or table cell, or the whole answer, counts where it has one word that
-        tells, and its source is named; without a marker it needs a number besides.
+        words, telling: at least, of a run on its own.
+        marked_words, marked_telling: of one whose source a marker in its sentence names.
+        number_words: of one so marked that has a number: `1450 rpm`.
+        hint_words, hint_telling: of one that is not cited; but its marker is not called unsupported.
+
+    A run that is all of a sentence, a line, a table's cell or the answer counts where one word tells something, and its
+    source is named, or it has a number in two words.
     """
 
-    words: float = 6
+    words: float = 5
     telling: float = 3
     marked_words: float = 3
     marked_telling: float = 2
+    number_words: float = 2
+    hint_words: float = 2
+    hint_telling: float = 2
+
+    def quote(self, run: _Extent, marked: bool) -> bool:
+        """Whether a run is cited."""
+        if run.telling < 1:
+            return False
+        if run.words >= self.words and run.telling >= self.telling:
+            return True
+        if marked and run.words >= self.marked_words and run.telling >= self.marked_telling:
+            return True
+        if marked and run.number and run.words >= self.number_words:
+            return True
+        return run.whole and (marked or (run.number and run.words > 1))
+
+    def hint(self, run: _Extent) -> bool:
+        """Whether a marker is not called unsupported for it."""
+        if run.whole and run.telling >= 1:
+            return True
+        return run.words >= self.hint_words and (run.number or run.telling >= self.hint_telling)
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """Of a run.
+
+    Attributes:
+        words, telling: how many; in a script without blanks a sign is half a word.
+        number: it has one. whole: it is all of a sentence, a line or a cell, or several.
+    """
+
+    words: float
+    telling: float
+    number: bool
+    whole: bool
+
+
+_Found = Sequence[tuple[Words, Sequence[Run]]]
+"""Of each source, its words and all runs that the answer shares with it, in the answer's order."""
 
 
 def citations(answer: str, sources: Sequence[Source], rules: Rules | None = None) -> tuple[Citation, ...]:
@@ -114,17 +162,23 @@ class _Check:
         self._number = {source.number: rank for rank, source in reversed(tuple(enumerate(sources)))}
         self._names: dict[int, frozenset[str]] = {}
         self._answer = parsed(answer, self._reader, self._naming)
-        keys = self._answer.words.keys
-        told = [weights(key) for key in keys]
-        self._count = list(accumulate((count for count, _ in told), initial=0.0))
-        self._telling = list(accumulate((telling for _, telling in told), initial=0.0))
-        self._digits = list(accumulate((not key.isalpha() for key in keys), initial=0))
         self._parts = frozenset(self._answer.parts)
+        self._sums = _sums(self._answer.words.keys)
         self._spoken = self._spans()
         self._trailing: dict[int, list[Marker]] = {}
         for marker in self._answer.markers:
             if marker.trails:
                 self._trailing.setdefault(marker.at, []).append(marker)
+
+    def checked(self) -> Checked:
+        """All of it."""
+        found = self._found()
+        chosen = sorted(self._chosen(found), key=lambda one: one[1].start)
+        return Checked(
+            tuple(self._citation(rank, run, words) for rank, run, words in chosen), tuple(self._unsupported(found))
+        )
+
+    # -- what the markers speak for
 
     def _naming(self, number: int) -> frozenset[str]:
         """The words of a source's header."""
@@ -148,80 +202,63 @@ class _Check:
                 spans.append((marker.first, marker.behind))
         return found
 
-    def checked(self) -> Checked:
-        """All of it."""
-        found = self._found()
-        chosen = sorted(self._chosen(found), key=lambda one: one[1].start)
-        return Checked(
-            tuple(self._citation(rank, run, words) for rank, run, words in chosen), tuple(self._unsupported(found))
-        )
+    def _marked(self, rank: int, start: int, end: int) -> bool:
+        spans = self._spoken.get(rank, ())
+        at = bisect_right(spans, start, key=lambda span: span[1])
+        return at < len(spans) and spans[at][0] < end
 
-    def _found(self) -> list[tuple[Words, list[Run]]]:
-        """Of each source, its words and what of the answer they are, in the answer's order."""
+    # -- runs
+
+    def _found(self) -> _Found:
         parts, stretches = self._answer.parts, self._answer.stretches
         ids: dict[str, int] = {}
         numbers = [ids.setdefault(key, len(ids)) for key in self._answer.words.keys]
-        shared = Shared(
-            [numbers[start:end] for start, end in pairwise(stretches)],
-            [start for start, end in pairwise(parts) if end == start + 1],
-        )
-        found = []
-        for rank, source in enumerate(self._sources):
-            words = self._reader.words(source.text)
-            runs = shared.runs([ids.get(key, -1) for key in words.keys])
-            found.append((words, [run for run in runs if self._counts(rank, run.start, run.end)]))
-        return found
+        shared = Shared(numbers, stretches, [start for start, end in pairwise(parts) if end == start + 1])
+        read = [self._reader.words(source.text) for source in self._sources]
+        return [(words, shared.runs([ids.get(key, -1) for key in words.keys])) for words in read]
 
-    def _counts(self, rank: int, start: int, end: int) -> bool:
-        """Whether these words of the answer count as a quote; see `Rules`."""
-        rules = self._rules
-        words, telling = self._count[end] - self._count[start], self._telling[end] - self._telling[start]
-        if words >= rules.words and telling >= rules.telling:
-            return True
-        marked = self._marked(rank, start, end)
-        if marked and words >= rules.marked_words and telling >= rules.marked_telling:
-            return True
-        if start not in self._parts or end not in self._parts or telling < 1:
-            return False
-        return marked or (words > 1 and self._digits[end] > self._digits[start])
+    def _extent(self, start: int, end: int) -> _Extent:
+        words, telling, numbers = (sums[end] - sums[start] for sums in self._sums)
+        return _Extent(words, telling, numbers > 0, start in self._parts and end in self._parts)
 
-    def _marked(self, rank: int, start: int, end: int) -> bool:
-        spans = self._spoken.get(rank, ())
-        at = bisect_left(spans, start, key=lambda span: span[1] - 1)  # the first that ends behind `start`
-        return at < len(spans) and spans[at][0] < end
+    def _quote(self, rank: int, start: int, end: int) -> bool:
+        return self._rules.quote(self._extent(start, end), self._marked(rank, start, end))
 
-    def _chosen(self, found: Sequence[tuple[Words, Sequence[Run]]]) -> Iterator[tuple[int, Run, Words]]:
-        """The longest first; what is left of others, if it still counts."""
-        heap = [self._entry(rank, run) for rank, (_, runs) in enumerate(found) for run in runs]
+    def _chosen(self, found: _Found) -> Iterator[tuple[int, Run, Words]]:
+        """The longest first; then what is left of others, if that still counts."""
+        heap = [
+            self._entry(rank, run)
+            for rank, (_, runs) in enumerate(found)
+            for run in runs
+            if self._quote(rank, run.start, run.end)
+        ]
         heapq.heapify(heap)
         taken: dict[int, Run] = {}  # by each of its words
         while heap:
-            _, _, rank, run = heapq.heappop(heap)
-            # What was taken is as long at least, so it covers an end of this one, or nothing, or all.
+            *_, rank, run = heapq.heappop(heap)
+            # What was taken is as long at least, so it covers one end of this run, or both, or nothing.
             start, end = run.start, run.end
             while start < end and start in taken:
                 start = taken[start].end
             while start < end and end - 1 in taken:
                 end = taken[end - 1].start
-            left = Run(start, end - start, run.source + start - run.start)
-            if left == run:
+            if end - start == run.length:
                 taken.update(dict.fromkeys(range(start, end), run))
                 yield rank, run, found[rank][0]
-            elif start < end and self._counts(rank, start, end):
-                heapq.heappush(heap, self._entry(rank, left))
+            elif start < end and self._quote(rank, start, end):
+                heapq.heappush(heap, self._entry(rank, Run(start, end - start, run.source + start - run.start)))
 
     def _entry(self, rank: int, run: Run) -> tuple[int, bool, int, Run]:
         return -run.length, not self._marked(rank, run.start, run.end), rank, run
 
+    # -- what is told
+
     def _citation(self, rank: int, run: Run, words: Words) -> Citation:
         source = self._sources[rank]
         start, end = words.starts[run.source], words.ends[run.source + run.length - 1]
-        index = self._answer.words.ends[run.end - 1]
-        for marker in self._trailing.get(run.end, ()):
-            if marker.number == source.number:
-                index = marker.end
+        named = [marker.end for marker in self._trailing.get(run.end, ()) if marker.number == source.number]
         return Citation(
-            index=index,
+            index=named[0] if named else self._answer.words.ends[run.end - 1],
             source=source,
             start=source.start + start,
             end=source.start + end,
@@ -230,11 +267,21 @@ class _Check:
             marked=self._marked(rank, run.start, run.end),
         )
 
-    def _unsupported(self, found: Sequence[tuple[Words, Sequence[Run]]]) -> Iterator[Unsupported]:
+    def _unsupported(self, found: _Found) -> Iterator[Unsupported]:
+        hints: dict[int, list[Run]] = {}
         for marker in self._answer.markers:
             rank = self._number.get(marker.number)
-            runs = found[rank][1] if rank is not None else ()
+            if rank is not None and rank not in hints:
+                hints[rank] = [run for run in found[rank][1] if self._rules.hint(self._extent(run.start, run.end))]
+            runs = hints[rank] if rank is not None else []
             at = bisect_right(runs, marker.first, key=lambda run: run.end)
             if at == len(runs) or runs[at].start >= marker.behind:
                 source = None if rank is None else self._sources[rank]
                 yield Unsupported(marker.number, source, marker.start, marker.end)
+
+
+def _sums(keys: Sequence[str]) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+    """Up to each word: how many there are, how many tell something, and how many have a digit."""
+    told = {key: (*weights(key), float(has_digit(key))) for key in set(keys)}
+    words, telling, numbers = (list(accumulate((told[key][n] for key in keys), initial=0.0)) for n in range(3))
+    return words, telling, numbers

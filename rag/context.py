@@ -123,6 +123,7 @@ def _of_pieces(passage: Passage) -> tuple[Page, ...]:
         number = piece.chunk.page
         if number is not None and (not found or found[-1].number != number):
             found.append(Page(number, piece.chunk.start))
+        found += [page for page in piece.chunk.pages if not found or page.start > found[-1].start]
     return tuple(found)
 
 
