@@ -51,6 +51,7 @@ class Library:
 
     Attributes:
         pace: of the reranker. courtesy: searches go before files that are read in.
+        adding: held while a file is kept: writers wait for each other anyway, and must not do so in all threads.
     """
 
     def __init__(self, where: str, key: str, work: Path) -> None:
@@ -68,6 +69,7 @@ class Library:
         self._progress: dict[tuple[str, str], tuple[int, int]] = {}
         self.pace = Pace()
         self.courtesy = Courtesy(LANES + 1)
+        self.adding = asyncio.Lock()
 
     @property
     def uploads(self) -> tuple[Path, bool]:

@@ -40,9 +40,10 @@ def create_endpoint(documents: Documents) -> Endpoint:
         async with upload(http, folder, documents.settings.max_file_mb, secret=secret) as given:
             form = check(FileForm, _fields(given.fields))
             seconds = form.expires_after.seconds if form.expires_after else None
-            kept = await documents.library.run(
-                lambda store: store.files.add(given.name, form.purpose, given.parts(), seconds)
-            )
+            async with documents.library.adding:
+                kept = await documents.library.run(
+                    lambda store: store.files.add(given.name, form.purpose, given.parts(), seconds)
+                )
         return json_response(file_object(kept))
 
     return create_file

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+from itertools import pairwise
 from pathlib import Path
 
+import hypothesis
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import Request as HTTPRequest
 
+from gateway.documents.uploads import upload
 from gateway.schemas.document_objects import DeletedFile, FileList, FileObject
 from tests.gateway.document_site import DocumentSite, site_maker
 
@@ -214,12 +220,29 @@ async def test_a_client_that_leaves_in_mid_upload_leaves_nothing(site, tmp_path)
     assert (await site.client.get(PATH)).json()["data"] == []
 
 
+@given(st.lists(st.integers(0, 400), max_size=30), st.binary(min_size=1, max_size=200))
+def test_however_a_form_is_cut_it_is_the_same(tmp_path_factory, cuts, content):
+    body = BEGUN + content + b"\r\n--x--\r\n"
+    hypothesis.assume(b"\r\n--x" not in b"\r\n" + content)
+    places = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
+    parts = [body[start:end] for start, end in pairwise(places)]
+
+    async def receive():
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    async def read():
+        async with upload(HTTPRequest(scope(), receive), tmp_path_factory.getbasetemp(), 1) as found:
+            return found.name, found.size, dict(found.fields), b"".join(found.parts())
+
+    assert asyncio.run(read()) == ("a.txt", len(content), {"purpose": "assistants"}, content)
+
+
 async def test_an_upload_may_take_its_time_as_long_as_it_comes(make_site):
-    site = make_site("[server]\nbody_timeout_s = 0.2")
-    parts = [BEGUN, *[b"y"] * 5, b"\r\n--x--"]
+    site = make_site("[server]\nbody_timeout_s = 1.5")
+    parts = [BEGUN, *[b"y"] * 3, b"\r\n--x--"]
 
     async def slowly():
-        await asyncio.sleep(0.08)
+        await asyncio.sleep(0.35)
         part = parts.pop(0)
         return {"type": "http.request", "body": part, "more_body": bool(parts)}
 
