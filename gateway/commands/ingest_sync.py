@@ -31,7 +31,7 @@ from gateway.commands.ingest_plan import Plan, Remote, Upload, make_plan
 STALL_S: Final = 900.0
 """Without any sign of work a run ends; the gateway goes on by itself if it can."""
 _WINDOW: Final = 4
-"""Of the oldest files that are waited for, so many are asked for at a time: the gateway reads them in their order."""
+"""After so many that are under way the rest is not asked for: the gateway reads them in their order."""
 _LOOK_S: Final = 1.0
 _PURPOSE: Final = "assistants"
 _TOO_LARGE: Final = 413
@@ -209,10 +209,10 @@ class Sync:
     def follow(self) -> bool:
         """Looks how far the gateway is. Whether something has come to its end."""
         self._looked = self._clock()
-        settled, front = False, list(self.pending)[:_WINDOW]
-        working = ""
-        for file_id in front:
-            waited = self.pending[file_id]
+        settled, working, under_way = False, "", 0
+        for file_id, waited in list(self.pending.items()):
+            if under_way == _WINDOW:
+                break
             try:
                 one = self._link.get(f"{self._files}/{file_id}")
             except Refused as error:
@@ -225,7 +225,7 @@ class Sync:
             if said != waited.said:
                 waited.said, self._moved = said, self._clock()
             if one["status"] == "in_progress":
-                working = working or page_of(waited.path, one)
+                working, under_way = working or page_of(waited.path, one), under_way + 1
                 continue
             del self.pending[file_id]
             settled = True
