@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rag.cuts import Cuts, find_cuts
-from rag.types import Chunk, Extracted, Heading
+from rag.types import Chunk, Extracted, Heading, Page
 
 Tokenize = Callable[[str], Sequence[tuple[int, int]]]
 """A text's tokens, as places (start, end) in characters, in their order; special tokens are not among them."""
@@ -61,7 +61,15 @@ def chunk(extracted: Extracted, tokenize: Tokenize, strategy: Strategy | None = 
     cutter = _Cutter(extracted.text, tokenize, cuts, strategy)
     spans = _sections(cuts, extracted.headings, strategy.max_tokens) if strategy.by_structure else [(0, cuts.last)]
     return tuple(
-        Chunk(extracted.text[start:end], start, end, tokens, places.headings(start), places.page(start))
+        Chunk(
+            extracted.text[start:end],
+            start,
+            end,
+            tokens,
+            places.headings(start),
+            places.page(start),
+            places.inside(start, end),
+        )
         for first, last in spans
         for start, end, tokens in cutter.cut(first, last)
     )
@@ -199,6 +207,10 @@ class _Places:
     def headings(self, start: int) -> tuple[str, ...]:
         at = bisect_right(self._starts, start)
         return self._paths[at - 1] if at else ()
+
+    def inside(self, start: int, end: int) -> tuple[Page, ...]:
+        first, last = bisect_right(self._pages, start), bisect_left(self._pages, end)
+        return tuple(Page(self._numbers[at], self._pages[at]) for at in range(first, last))
 
     def page(self, start: int) -> int | None:
         at = bisect_right(self._pages, start)

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from rag.store.engine import Vectors
 
 LEASE_S: Final = 30.0
-MOST_ATTEMPTS: Final = 3
-"""Times that a file is begun: what takes the gateway down with it must not do so for ever."""
+MOST_ATTEMPTS: Final = 20
+"""Times that a file is begun: what takes the gateway down with it must not do so for ever. Those begun least often come
+first, so that it keeps nobody waiting."""
+MOST_FAULTS: Final = 3
+"""The same, where the process that reads it has failed, and not we."""
 TOGETHER_TOKENS: Final = 512
 """Of the texts that are embedded together: no more, so that a search waits for little."""
 
@@ -199,7 +202,7 @@ class Ingest:
 
     async def _failed(self, claim: Claim, error: ExtractionError) -> None:
         """A fault of ours is worth another try."""
-        if error.code == "server_error" and claim.file.attempts < MOST_ATTEMPTS:
+        if error.code == "server_error" and claim.file.attempts < MOST_FAULTS:
             await self._left(claim, tried=True)
             return
         log.warning("%s failed: %s", claim.file.file_id, error.code)

@@ -61,7 +61,7 @@ class Chunk:
 
     Attributes:
         headings: those that it stands under, the highest first.
-        page: on which it begins, from 1; None: the file has no pages.
+        page: on which it begins, from 1; None: the file has no pages. pages: that begin inside it.
         tokens: by the embedder's own tokenizer.
     """
 
@@ -71,6 +71,7 @@ class Chunk:
     tokens: int
     headings: tuple[str, ...] = ()
     page: int | None = None
+    pages: tuple[Page, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,11 +78,15 @@ def read(source: Source) -> Extracted:
 def _open(source: Source) -> PdfDocument:
     from pypdfium2 import PdfDocument, PdfiumError
 
+    # Not by its path, which pypdfium2 resolves: a file that is in memory only has none then.
+    file = source.path.open("rb")
     try:
-        document = PdfDocument(source.path)
+        document = PdfDocument(file, autoclose=True)
         if len(document) > 0:
             return document
+        document.close()
     except PdfiumError as error:
+        file.close()
         if error.err_code in (_PASSWORD, _SECURITY):
             raise invalid(
                 f"{source.name} is protected with a password. Remove the password and send it again."

@@ -52,7 +52,7 @@ def pack(extracted: Extracted, chunks: Sequence[Chunk] = ()) -> bytes:
     return dumps(
         {
             "op": "done",
-            "chunks": [(chunk.start, chunk.end, chunk.tokens, chunk.headings, chunk.page) for chunk in chunks],
+            "chunks": [_chunk(chunk) for chunk in chunks],
             "text": extracted.text,
             "kind": extracted.kind,
             "title": extracted.title,
@@ -82,8 +82,8 @@ def unpack_document(raw: Mapping[str, Any]) -> Document:
     """The same, with its chunks."""
     extracted = unpack(raw)
     chunks = (
-        Chunk(extracted.text[start:end], start, end, tokens, tuple(headings), page)
-        for start, end, tokens, headings, page in raw["chunks"]
+        Chunk(extracted.text[start:end], start, end, tokens, tuple(headings), page, tuple(Page(*one) for one in pages))
+        for start, end, tokens, headings, page, pages in raw["chunks"]
     )
     return Document(extracted, tuple(chunks))
 
@@ -101,3 +101,8 @@ def unpack_error(raw: Mapping[str, Any]) -> ExtractionError:
 def dumps(message: Mapping[str, Any]) -> bytes:
     """One line."""
     return orjson.dumps(message) + b"\n"
+
+
+def _chunk(chunk: Chunk) -> tuple[Any, ...]:
+    pages = [(page.number, page.start) for page in chunk.pages]
+    return chunk.start, chunk.end, chunk.tokens, chunk.headings, chunk.page, pages

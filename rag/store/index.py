@@ -66,9 +66,19 @@ class Index:
         assert made is not None
         doc = int(made[0])
         cursor.many(
-            "INSERT INTO chunks (id, body, first, behind, tokens, headings, page) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO chunks (id, body, first, behind, tokens, headings, page, pages) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                (piece_id(doc, place), one.text, one.start, one.end, one.tokens, dump(one.headings), one.page)
+                (
+                    piece_id(doc, place),
+                    one.text,
+                    one.start,
+                    one.end,
+                    one.tokens,
+                    dump(one.headings),
+                    one.page,
+                    dump([(page.number, page.start) for page in one.pages]),
+                )
                 for place, one in enumerate(chunks)
             ),
         )

@@ -126,7 +126,8 @@ class Work:
         self._clock = clock
 
     def claim(self, owner: str, lease_s: float) -> Claim | None:
-        """The oldest file that nobody works on: new ones first, then those of stores that are rebuilt.
+        """The oldest file that nobody works on: new ones first, then those of stores that are rebuilt. One that was
+        begun before comes after those that were not.
 
         Args:
             owner: no other worker's, in any process, ever.
@@ -135,7 +136,7 @@ class Work:
         now = self._clock()
         with self._engine.write() as cursor:
             fresh = cursor.one(
-                "SELECT n FROM members WHERE status = 'in_progress' AND until <= ? ORDER BY n LIMIT 1", (now,)
+                "SELECT n FROM members WHERE status = 'in_progress' AND until <= ? ORDER BY attempts, n LIMIT 1", (now,)
             )
             found = fresh or cursor.one(
                 "SELECT m.n FROM members m JOIN stores s ON s.n = m.store WHERE s.next_embedder IS NOT NULL "

@@ -78,7 +78,11 @@ CREATE INDEX files_expires ON files (expires) WHERE expires IS NOT NULL;
 _THIRD: Final = """
 ALTER TABLE stores ADD COLUMN description {text} NOT NULL DEFAULT '';
 """
-VERSIONS: Final = (_FIRST, _SECOND, _THIRD)
+# Pages that begin inside a piece: [[number, place in the file], ...].
+_FOURTH: Final = """
+ALTER TABLE chunks ADD COLUMN pages {text} NOT NULL DEFAULT '[]';
+"""
+VERSIONS: Final = (_FIRST, _SECOND, _THIRD, _FOURTH)
 
 
 def statements(version: int, words: Mapping[str, str]) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import orjson
+
 from rag.filters import matches
 from rag.store.engine import SHIFT, Asked, Cursor, Engine, Row, piece_id
 from rag.store.errors import NotThere, OtherEmbedder
@@ -12,12 +14,12 @@ from rag.store.index import headings
 from rag.store.members import SELECT_MEMBER, to_member
 from rag.store.parts import embedder_of, number
 from rag.store.records import Found, Piece, StoreFile
-from rag.types import Chunk, Embedder, Filter
+from rag.types import Chunk, Embedder, Filter, Page
 
 if TYPE_CHECKING:
     from rag.store.engine import Vectors
 
-_CHUNK = "SELECT id, body, first, behind, tokens, headings, page FROM chunks"
+_CHUNK = "SELECT id, body, first, behind, tokens, headings, page, pages FROM chunks"
 
 
 class Search:
@@ -110,5 +112,6 @@ def _file(cursor: Cursor, store: int, doc: int, wanted: Filter | None) -> StoreF
 
 
 def _piece(row: Row, file: StoreFile) -> Piece:
-    id_, body, first, behind, tokens, titles, page = row
-    return Piece(id_, file, id_ & ((1 << SHIFT) - 1), Chunk(body, first, behind, tokens, headings(titles), page))
+    id_, body, first, behind, tokens, titles, page, inside = row
+    pages = tuple(Page(*one) for one in orjson.loads(inside))
+    return Piece(id_, file, id_ & ((1 << SHIFT) - 1), Chunk(body, first, behind, tokens, headings(titles), page, pages))
