@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -138,6 +139,7 @@ class Retriever:
         self._models = models
         self._rerank_s = rerank_s
         self._pace = pace
+        self._touching: set[asyncio.Task[None]] = set()
 
     async def search(self, wanted: Wanted) -> Retrieved:
         """The passages that fit best.
@@ -151,7 +153,7 @@ class Retriever:
                 raise InvalidRequest(f"The vector store {pin.id!r} has expired.", code="vector_store_expired")
         found = [await self._one(question, wanted, pins) for question in wanted.questions]
         classes = frozenset(pin.data_class for pin in pins if pin.data_class)
-        await asyncio.gather(*(self._touch(pin.id) for pin in pins))
+        self._touch(pins)
         results = _merged([results for results, _ in found], wanted)
         sure = max((said.confidence for _, said in found), default=0.0)
         return Retrieved(results, sure, any(said.answered for _, said in found), classes)
@@ -216,8 +218,20 @@ class Retriever:
         self._pace.saw(len(near), time.monotonic() - begun)
         return {one.id: logit for one, logit in zip(near, logits, strict=True)}
 
-    async def _touch(self, store_id: str) -> None:
-        await self._library.run(lambda store: store.stores.touch(store_id))
+    def _touch(self, pins: Sequence[Pinned]) -> None:
+        """Says that they are used. Nobody waits for that: a large file may just be written."""
+
+        def used(store: DocumentStore) -> None:
+            for pin in pins:
+                store.stores.touch(pin.id)
+
+        async def touch() -> None:
+            with suppress(BackendError):
+                await self._library.run(used)
+
+        task = asyncio.create_task(touch())
+        self._touching.add(task)
+        task.add_done_callback(self._touching.discard)
 
 
 def _by_embedder(pins: Sequence[Pinned]) -> dict[Embedder, list[Pinned]]:

@@ -23,7 +23,10 @@ class Courtesy:
         clock: monotonic (s).
     """
 
-    def __init__(self, at_once: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, at_once: int, clock: Callable[[], float] = time.monotonic, most_wait_s: float = MOST_WAIT_S
+    ) -> None:
+        self._most_wait_s = most_wait_s
         self._at_once = at_once
         self._clock = clock
         self._searches = 0
@@ -46,7 +49,7 @@ class Courtesy:
     async def turn(self) -> AsyncIterator[None]:
         """One turn."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MOST_WAIT_S):
+            async with asyncio.timeout(self._most_wait_s):
                 while not self._may_begin():
                     self._changed.clear()
                     await self._changed.wait()

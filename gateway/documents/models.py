@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from gateway.outcome import new_id
 from gateway.small_models import Run
 from gateway.state import Site
 from rag.types import Embedder
+from rag.vectors import decoded, joined
 from rag.windows import windows
 
 if TYPE_CHECKING:
@@ -72,21 +72,11 @@ class DocumentModels:
 
     async def documents(self, embedder: Embedder, texts: Sequence[str]) -> Vectors:
         """See `rag.ingest.Embeds`. A text longer than the model reads is embedded in windows."""
-        import numpy as np
-
         backend = self._backend(embedder)
         parts = [await self._windows(backend, text) for text in texts]
-        vectors = await self._vectors(
-            backend.name, [part for some in parts for part, _ in some], {"input_type": "document"}
-        )
-        rows, at = [], 0
-        for some in parts:
-            weights = np.array([tokens for _, tokens in some], dtype=np.float32)
-            rows.append(weights @ vectors[at : at + len(some)])
-            at += len(some)
-        found = np.stack(rows)
-        unit: Vectors = (found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)).astype(np.float32)
-        return unit
+        windows = [part for some in parts for part, _ in some]
+        vectors = await self._vectors(backend.name, windows, {"input_type": "document"})
+        return joined(vectors, [[tokens for _, tokens in some] for some in parts])
 
     async def rerank(self, question: str, texts: Sequence[str]) -> Sequence[float]:
         """See `rag.retrieve.Models`."""
@@ -117,14 +107,9 @@ class DocumentModels:
         return self._site.backends[embedder.name]
 
     async def _vectors(self, name: str, texts: Sequence[str], options: Mapping[str, object]) -> Vectors:
-        import numpy as np
-
         request = Request(f"documents-{new_id()}", name, "embedding", prompts=tuple(texts), options=options)
         results, _ = await self._run(name, request)
-        found = np.stack([np.frombuffer(base64.b64decode(one["embedding"]), dtype="<f4") for one in results])
-        # Not every embedder's graph ends with a norm.
-        unit: Vectors = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-        return unit.astype(np.float32)
+        return decoded([result["embedding"] for result in results])
 
     async def _windows(self, backend: Backend, text: str) -> list[tuple[str, int]]:
         """The text in parts that the model can read whole, each with its weight."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from backends.errors import BackendError, ContextLengthExceeded, InvalidRequest
 from backends.types import Request
@@ -30,6 +30,14 @@ _PLANS: Final = 3
 _TRIES: Final = 5
 _SLACK: Final = 24
 """Bytes more than are too many: tokens are told by the byte only on average."""
+
+
+class _Room(NamedTuple):
+    """That a model has for passages. `ratio`: tokens a byte, of theirs."""
+
+    route: Route
+    tokens: float
+    ratio: float
 
 
 class Packing:
@@ -57,16 +65,16 @@ class Packing:
         bare = with_sources(request, told, ())
         routes = await self._routes(bare)
         for _ in range(_PLANS):
-            grounded, packed = await self._for(routes, bare, request, told, sources)
-            if len(routes) == 1 and self._only:
+            taken = await self._fitting(routes, bare, sources)
+            grounded, packed = await self._for(taken, request, told, sources)
+            if self._only:
                 break
             try:
-                new = [route for route in await self._routes(grounded) if route not in routes]
+                routes = await self._routes(grounded)
             except BackendError:
                 break  # the dispatcher is told the same, and tells it
-            if not new:
+            if routes[0].name in {one.route.name for one in taken}:
                 break
-            routes = [new[0], *routes, *new[1:]]
         return grounded, packed
 
     async def _routes(self, request: Request) -> list[Route]:
@@ -84,25 +92,29 @@ class Packing:
         here = (route for route in decided.plan.routes if route.location == "local")
         return [front] if front.location == "local" else [front, *(route for route in [next(here, None)] if route)]
 
+    async def _fitting(self, routes: Sequence[Route], bare: Request, sources: Sequence[Source]) -> list[_Room]:
+        """The one in front, and those that have not much less room."""
+        found = [
+            _Room(route, await self._room(route, bare), await self._ratio(route, bare, sources)) for route in routes
+        ]
+        least = WORTHY_SHARE * min(found[0].tokens, self._most)
+        return [one for one in found if one is found[0] or one.tokens >= least]
+
     async def _for(
-        self, routes: Sequence[Route], bare: Request, request: Request, told: str, sources: Sequence[Source]
+        self, rooms: Sequence[_Room], request: Request, told: str, sources: Sequence[Source]
     ) -> tuple[Request, Fitted]:
-        """As much as all of them have room for; the first one counts."""
-        ratios = {route.name: await self._ratio(route, bare, sources) for route in routes}
-        rooms = {route.name: await self._room(route, bare) for route in routes}
-        front = routes[0].name
-        taken = [route for route in routes if route.name == front or rooms[route.name] >= WORTHY_SHARE * rooms[front]]
-        room = int(min(min(rooms[route.name], self._most) / ratios[route.name] for route in taken))
+        """As much as all of them have room for."""
+        room = int(min(min(one.tokens, self._most) / one.ratio for one in rooms))
         for _ in range(_TRIES):
             packed = fitted(sources, room, lambda text: len(text.encode()))
             grounded = with_sources(request, told, [block(one) for one in packed.sources])
             if not packed.sources:
                 break
-            over = [-await self._room(route, grounded) / ratios[route.name] for route in taken]
-            if max(over) <= 0:
+            over = max([-await self._room(one.route, grounded) / one.ratio for one in rooms])
+            if over <= 0:
                 return grounded, packed
-            room = min(room, len(context(packed.sources).encode())) - int(max(over)) - _SLACK
-        raise _no_room(routes[0])
+            room = min(room, len(context(packed.sources).encode())) - int(over) - _SLACK
+        raise _no_room(rooms[0].route)
 
     async def _ratio(self, route: Route, bare: Request, sources: Sequence[Source]) -> float:
         """Tokens a byte, of these very texts where the model can say so."""
