@@ -63,9 +63,10 @@ class Packing:
             BackendError: nobody can be asked, or there is no room for any of them.
         """
         bare = with_sources(request, told, ())
-        routes = await self._routes(bare)
+        routes, fronts = await self._routes(bare), list[Route]()
         for _ in range(_PLANS):
-            taken = await self._fitting(routes, bare, sources)
+            fronts = [routes[0], *fronts]
+            taken = await self._fitting(fronts, routes, bare, sources)
             grounded, packed = await self._for(taken, request, told, sources)
             if self._only:
                 break
@@ -92,13 +93,17 @@ class Packing:
         here = (route for route in decided.plan.routes if route.location == "local")
         return [front] if front.location == "local" else [front, *(route for route in [next(here, None)] if route)]
 
-    async def _fitting(self, routes: Sequence[Route], bare: Request, sources: Sequence[Source]) -> list[_Room]:
-        """The one in front, and those that have not much less room."""
-        found = [
-            _Room(route, await self._room(route, bare), await self._ratio(route, bare, sources)) for route in routes
-        ]
-        least = WORTHY_SHARE * min(found[0].tokens, self._most)
-        return [one for one in found if one is found[0] or one.tokens >= least]
+    async def _fitting(
+        self, fronts: Sequence[Route], others: Sequence[Route], bare: Request, sources: Sequence[Source]
+    ) -> list[_Room]:
+        """Those that were in front, one way or another, and of the others those that have not much less room."""
+        found = {
+            route.name: _Room(route, await self._room(route, bare), await self._ratio(route, bare, sources))
+            for route in (*fronts, *others)
+        }
+        ahead = [found[route.name] for route in fronts]
+        least = WORTHY_SHARE * min(ahead[0].tokens, self._most)
+        return [one for one in found.values() if one in ahead or one.tokens >= least]
 
     async def _for(
         self, rooms: Sequence[_Room], request: Request, told: str, sources: Sequence[Source]

@@ -47,9 +47,7 @@ def explain_endpoint(inference: Inference) -> Callable[[HTTPRequest], Awaitable[
         if isinstance(wire, ChatRequest) and wire.outstation and wire.outstation.vector_store_ids:
             search = search_of(raw["outstation"], "outstation")
             request, _ = await grounded(inference, request, search, "outstation.vector_store_ids")
-            outcome.reasons.append(
-                "documents: their data classes count; nothing is searched here"
-            )
+            outcome.reasons.append("documents: their data classes count; nothing is searched here")
         planner = inference.dispatcher.planner
         try:
             decided = await planner.decide(request, outcome)
