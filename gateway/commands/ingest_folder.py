@@ -114,6 +114,8 @@ def _passed_over(entry: os.DirEntry[str], inside: str) -> str:
         name.encode()
     except UnicodeEncodeError:
         return "without a readable name"
+    if any(ord(char) < 32 or ord(char) == 127 for char in name):  # it could forge a line of what is told
+        return "without a readable name"
     if entry.is_symlink():
         real = os.path.realpath(entry.path)
         # A folder inside is met by its own name, and may hold this link.

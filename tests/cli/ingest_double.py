@@ -19,23 +19,22 @@ class Double:
     """What the gateway keeps.
 
     Attributes:
-        broken_at: the number of the changing request at which the client dies, before (x.0) or after (x.5) it worked.
+        broken_at: the number of the changing request at which it breaks off, before (x.0) or after (x.5) it worked.
+        by: what is raised then.
         down: connections are refused.
         looks: how often a file is asked for until it is read in.
         largest: bytes of a file at most.
         sent: names of the files that were uploaded.
-        said: what the stores' completed content was after each change, for each path.
     """
 
     broken_at: float | None = None
+    by: BaseException = field(default_factory=Killed)
     down: bool = False
     looks: int = 1
     largest: int = 1000
-    page: int = 2
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     stores: dict[str, dict[str, Any]] = field(default_factory=dict)
     sent: list[str] = field(default_factory=list)
-    said: list[dict[str, str]] = field(default_factory=list)
     changes: int = 0
     made: int = 0
 
@@ -153,10 +152,10 @@ class Double:
         self._up()
         self.changes += 1
         if self.broken_at == self.changes:
-            raise Killed
+            raise self.by
         done = work()
         if self.broken_at == self.changes + 0.5:
-            raise Killed
+            raise self.by
         return done
 
     def _one(self, found: Mapping[str, Any], id_: str) -> Any:

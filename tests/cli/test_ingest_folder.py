@@ -49,8 +49,9 @@ def test_documents_are_taken_by_name_and_the_rest_is_counted(tmp_path: Path) -> 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_a_name_that_is_no_text_is_passed_over(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.md")).write_text("x")
+    (tmp_path / "a\nb.md: added").write_text("x")
     found = look(tmp_path)
-    assert (found.files, found.skipped) == ({}, {"without a readable name": 1})
+    assert (found.files, found.skipped) == ({}, {"without a readable name": 2})
 
 
 def test_a_path_that_no_attribute_holds_is_told(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import pytest
 
+from gateway.commands.client import Unreachable
 from gateway.commands.ingest import Wanted, _once, _open
 from gateway.commands.ingest_folder import Listing, Reader, look
 from gateway.commands.ingest_objects import Folder, Report
@@ -124,14 +125,17 @@ def test_what_others_put_there_stays(folder: Path) -> None:
     for file, attributes in zip(theirs, ({}, {"root": "else", "path": "old.md"}), strict=True):
         double.member(store, file, attributes, "completed")
     lost = double.file("pump.md", b"pump")["id"]  # in no store, but no run of ours named it so
+    busy = double.file("manuals/pump.md", b"pump")["id"]  # named as ours, and in use elsewhere
+    double.member(other, busy, {}, "completed")
     run(double, folder)
     shared = next(id_ for id_, path in double.found(store).items() if path == "valve.md")
     double.member(other, shared, {}, "completed")
     (folder / "valve.md").unlink()
     run(double, folder)
-    assert {*theirs, lost, shared} <= double.files.keys()
+    assert {*theirs, lost, shared, busy} <= double.files.keys()
     assert set(theirs) <= double.stores[store]["members"].keys()
-    assert list(double.stores[other]["members"]) == [shared]
+    assert list(double.stores[other]["members"]) == [busy, shared]
+    assert busy not in double.stores[store]["members"]
     assert shared not in double.stores[store]["members"]
 
 
@@ -180,12 +184,24 @@ def test_an_old_version_is_found_until_the_new_one_is_read(folder: Path) -> None
     assert double.paths(store) == expected(folder)
 
 
+def test_an_error_of_the_gateways_own_takes_no_old_version_away(folder: Path) -> None:
+    double = Double()
+    run(double, folder)
+    (folder / "pump.md").write_text("flaky")
+    report, _, _ = run(double, folder)
+    assert report.failures == {"pump.md": ("server_error", "It is flaky.")}
+    assert ("pump.md", b"pump") in double.paths(the_only(double))
+
+
 def test_a_file_written_to_while_it_is_sent_is_sent_again(folder: Path) -> None:
     class Writing(Double):
         def upload(self, path: str, name: str, content: Any, fields: Any) -> Any:
-            if name == "manuals/pump.md" and not self.sent:
-                (folder / "pump.md").write_text("pump, longer")
-            return super().upload(path, name, content, fields)
+            if name != "manuals/pump.md" or name in self.sent:
+                return super().upload(path, name, content, fields)
+            (folder / "pump.md").write_text("pump, half")
+            done = super().upload(path, name, content, fields)
+            (folder / "pump.md").write_text("pump, half and whole")
+            return done
 
     double = Writing()
     report, _, _ = run(double, folder)
@@ -327,6 +343,27 @@ def test_watching_survives_a_gateway_that_restarts(folder: Path) -> None:
     double.down = False
     steps(watch)
     assert double.paths(the_only(double)) == expected(folder)
+
+
+def test_an_upload_whose_answer_was_lost_is_found_again(folder: Path) -> None:
+    double = Double(broken_at=2.5, by=Unreachable("The line went dead."))
+    watch, told, _ = watching(double, folder)
+    steps(watch)
+    assert told.lines.count("The line went dead.") == 1
+    assert double.paths(the_only(double)) == expected(folder)
+    assert len(double.sent) == len(double.files) == 4
+
+
+def test_a_file_that_was_left_once_and_is_gone_is_not_taken(folder: Path) -> None:
+    double = Double()
+    left = double.file("manuals/late.md", b"late")["id"]
+    watch, told, _ = watching(double, folder)
+    steps(watch)
+    double.delete(f"/v1/files/{left}")
+    (folder / "late.md").write_text("late")
+    steps(watch)
+    assert double.paths(the_only(double)) == expected(folder)
+    assert not any("There is no" in line for line in told.lines)
 
 
 def test_watching_waits_for_a_share_that_is_away(folder: Path) -> None:
