@@ -44,6 +44,7 @@ _SHORT_UNIT: Final = 2
 _IS_DENSE: Final = re.compile(rf"[{_DENSE}]")
 _DENSE_WORD: Final = 0.5
 _TELLING_CHARS: Final = 4
+_NAME_CHARS: Final = 3
 # Longer ones that tell nothing, in English and German.
 _EMPTY: Final = frozenset(
     "about also because been before being both cannot could does done each else from have having here into just like "
@@ -112,6 +113,11 @@ def weights(key: str) -> tuple[float, float]:
 def has_digit(key: str) -> bool:
     """Whether it is a number, or a name with one: `E07`."""
     return not key.isalpha() and any(map(str.isdigit, key))
+
+
+def is_name(key: str) -> bool:
+    """Whether it has letters and digits, and is hardly there by chance: `E07`, `libusb-1.0`."""
+    return len(key) >= _NAME_CHARS and has_digit(key) and any(map(str.isalpha, key))
 
 
 def _plain(raw: str) -> str:

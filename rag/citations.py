@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 
 from rag.citation_answer import Marker, markers, parsed
 from rag.citation_runs import Run, Shared
-from rag.citation_words import Reader, Words, has_digit, weights
+from rag.citation_words import Reader, Words, has_digit, is_name, weights
 from rag.context import Source, header
 
 
@@ -26,7 +26,7 @@ class Citation:
     Attributes:
         index: in characters of the answer: behind the words, or behind the marker that follows them and names the
             source.
-        start, end: in characters of the file's text. quote: what stands there.
+        start, end: in characters of the file's text. quote: what stands there, as the source has it.
         page: of the quote's first character.
         marked: a marker in the same sentence names the source.
     """
@@ -79,7 +79,7 @@ class Rules:
         hint_words, hint_telling: of one that is not cited; but its marker is not called unsupported.
 
     A run that is all of a sentence, a line, a table's cell or the answer counts where one word tells something, and its
-    source is named, or it has a number in two words.
+    source is named, or it has a number in two words (`1450 rpm`), or a name with a digit (`E07`).
     """
 
     words: float = 5
@@ -100,7 +100,7 @@ class Rules:
             return True
         if marked and run.number and run.words >= self.number_words:
             return True
-        return run.whole and (marked or (run.number and run.words > 1))
+        return run.whole and (marked or run.name or (run.number and run.words > 1))
 
     def hint(self, run: _Extent) -> bool:
         """Whether a marker is not called unsupported for it."""
@@ -115,12 +115,14 @@ class _Extent:
 
     Attributes:
         words, telling: how many; in a script without blanks a sign is half a word.
-        number: it has one. whole: it is all of a sentence, a line or a cell, or several.
+        number: it has one. name: it has one with letters and a digit.
+        whole: it is all of a sentence, a line or a cell, or several.
     """
 
     words: float
     telling: float
     number: bool
+    name: bool
     whole: bool
 
 
@@ -218,8 +220,8 @@ class _Check:
         return [(words, shared.runs([ids.get(key, -1) for key in words.keys])) for words in read]
 
     def _extent(self, start: int, end: int) -> _Extent:
-        words, telling, numbers = (sums[end] - sums[start] for sums in self._sums)
-        return _Extent(words, telling, numbers > 0, start in self._parts and end in self._parts)
+        words, telling, numbers, names = (sums[end] - sums[start] for sums in self._sums)
+        return _Extent(words, telling, numbers > 0, names > 0, start in self._parts and end in self._parts)
 
     def _quote(self, rank: int, start: int, end: int) -> bool:
         return self._rules.quote(self._extent(start, end), self._marked(rank, start, end))
@@ -280,8 +282,7 @@ class _Check:
                 yield Unsupported(marker.number, source, marker.start, marker.end)
 
 
-def _sums(keys: Sequence[str]) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
-    """Up to each word: how many there are, how many tell something, and how many have a digit."""
-    told = {key: (*weights(key), float(has_digit(key))) for key in set(keys)}
-    words, telling, numbers = (list(accumulate((told[key][n] for key in keys), initial=0.0)) for n in range(3))
-    return words, telling, numbers
+def _sums(keys: Sequence[str]) -> tuple[Sequence[float], ...]:
+    """Up to each word: how many there are, how many tell something, have a digit, are names with a digit."""
+    told = {key: (*weights(key), has_digit(key), is_name(key)) for key in set(keys)}
+    return tuple(list(accumulate((float(told[key][n]) for key in keys), initial=0.0)) for n in range(4))

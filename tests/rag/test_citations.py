@@ -94,9 +94,12 @@ def test_a_value_that_is_a_whole_answer_or_cell_counts(answer: str) -> None:
     assert quotes(answer) == ["1450 rpm"]
 
 
-def test_a_single_name_counts_where_its_source_is_named() -> None:
-    assert quotes("E07") == []
-    assert quotes("E07 [2]") == ["E07"]
+def test_a_single_word_counts_if_it_is_a_name_or_its_source_is_named() -> None:
+    assert quotes("E07") == ["E07"]
+    assert quotes("1450") == quotes("pump") == quotes("See E07 there") == []
+    assert quotes("1450 [2]") == ["1450"]
+    assert quotes("Dry [2]") == [], "it tells too little"
+    assert quotes("Overheated [2]") == ["overheated"]
     assert quotes("| Code | E07 | [2] |") == ["E07"]
 
 
@@ -139,6 +142,12 @@ def test_markers_as_models_write_them(marker: str) -> None:
     (one,) = citations(answer, SOURCES)
     assert (one.quote, one.marked) == ("every 2000 hours", True)
     assert marker.endswith(answer[: one.index][-1:])
+
+
+def test_a_marker_with_a_cell_of_its_own_speaks_for_the_row() -> None:
+    found = checked("| Only every 2000 hours | if you can | [2] |\n| Blue | paint | [2] |", SOURCES)
+    assert [(one.quote, one.marked) for one in found.citations] == [("every 2000 hours", True)]
+    assert len(found.unsupported) == 1
 
 
 def test_a_marker_may_lead_its_line() -> None:
@@ -194,6 +203,7 @@ def test_what_writers_and_printers_change_does_not_count(answer: str, text: str)
         ("keep the temperature at ≤ 5", "keep the temperature at ≥ 5"),
         ("keep the temperature at < 5", "keep the temperature at > 5"),
         ("keep the laser power below 5 mW", "keep the laser power below 5 MW"),
+        ("keep the measured conductance at 5 S", "keep the measured conductance at 5 s"),
         ("keep the internal pressure at 5 MPa", "keep the internal pressure at 5 mPa"),
         ("keep the measured speed below 5 m/s", "keep the measured speed below 5 m"),
         ("keep the measured surface below 5 m²", "keep the measured surface below 5 m2"),
@@ -262,6 +272,7 @@ def test_an_answer_from_a_manual_points_at_its_pages() -> None:
     assert [(one.quote, one.page, one.marked) for one in found.citations] == [
         ("Open the suction valve fully", 2, True),
         ("Vent the casing at plug V2 until liquid comes without bubbles", 2, True),
+        ("E12", 2, False),
         ("Fill and vent the casing", 2, True),
         ("0.4 litres of ISO VG 46", 3, True),
     ]

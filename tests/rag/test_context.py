@@ -113,6 +113,13 @@ def test_what_is_given_fits_and_nothing_is_lost(texts: list[str], room: int) -> 
         assert words(context([*found.sources, one])) > room
 
 
+@given(TEXTS, st.integers(0, 300), st.integers(2, 9))
+def test_it_fits_whatever_blocks_cost_together(texts: list[str], room: int, chars: int) -> None:
+    # Together they have more tokens than each by itself.
+    found = fitted([made(n, text) for n, text in enumerate(texts, 1)], room, lambda text: len(text) // chars)
+    assert found.tokens == len(context(found.sources)) // chars <= room
+
+
 def test_one_that_does_not_fit_leaves_room_for_others() -> None:
     given_ = [made(1, "a b c"), made(2, "long " * 50), made(3, "d e f")]
     found = fitted(given_, 20, words)
