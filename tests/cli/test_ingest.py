@@ -161,7 +161,7 @@ def kill_after(process: subprocess.Popen[bytes], url: str, files: int) -> None:
 def test_killed_anywhere_another_run_brings_it_in_step(outstation: Outstation, url: str, folder: Path) -> None:
     """Not one file is lost, there twice, or left in `/v1/files` without a store."""
     killed = 0
-    for place in (1, 2, 4, 7, 11, 12):
+    for place in (1, 5, 12):
         for number in range(12):
             (folder / f"n{number}.md").write_text(f"# Note {number}\n\nVersion {place} of it. {'It is long. ' * 200}")
         with subprocess.Popen([*COMMAND, "ingest", str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
