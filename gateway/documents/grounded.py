@@ -170,12 +170,17 @@ def _reason(found: Found) -> str:
     results = found.retrieved.results
     files = len({one.file.file_id for one in results})
     said = "" if found.answered else ", which do not say"
-    return f"documents: {len(results)} passages of {files} files{said} ({found.retrieved.confidence:.2f})"
+    what = f"{_some(len(results), 'passage')} of {_some(files, 'file')}"
+    return f"documents: {what}{said} ({found.retrieved.confidence:.2f})"
 
 
 def _packed_reasons(packed: Fitted) -> list[str]:
     shortened = ["the first passage is shortened"] if packed.shortened else []
-    return shortened + ([f"no room for {len(packed.left_out)} passages"] if packed.left_out else [])
+    return shortened + ([f"no room for {_some(len(packed.left_out), 'passage')}"] if packed.left_out else [])
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def results_object(found: Found) -> list[dict[str, Any]]:

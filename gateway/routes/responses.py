@@ -196,6 +196,8 @@ def _keeper(archive: Archive, said: _Asked, key: str, *, stores: bool) -> Keep |
     async def keep(body: Mapping[str, Any], outcome: Outcome) -> bool:
         """An answer is not thrown away because the disk is full: it says that it is not kept."""
         kept = _kept(said, key, body)
+        if outcome.request:  # what was retrieved for it may have got another class meanwhile
+            kept = replace(kept, declared=kept.declared | outcome.request.declared)
         try:
             if stores:
                 await archive.add(replace(kept, answered=answered_by(outcome)))

@@ -27,12 +27,12 @@ def whole_gateway(
     """Shared: tests must leave it as they found it."""
     home = tmp_path_factory.mktemp("whole")
     for name in SMALL_MODELS:
-        shutil.copytree(find_folder(name), home / "models" / name, copy_function=_link)
+        shutil.copytree(find_folder(name), home / "models" / name, copy_function=link)
     aliases = '[aliases]\n"text-embedding-3-small" = "auto"\n"omni-moderation-latest" = "auto"\n'
     return start_gateway(model_config(aliases), env={"OUTSTATION_HOME": str(home)}, wait_for="/readyz")
 
 
-def _link(source: str, target: str) -> None:
+def link(source: str, target: str) -> None:
     """A model takes no room twice, where the file system can do that."""
     try:
         os.link(source, target)

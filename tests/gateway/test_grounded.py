@@ -103,7 +103,7 @@ async def test_an_answer_is_made_from_the_passages_and_quotes_them(site, ask, ro
     assert text[quote["index"] - 3 : quote["index"]] == "[1]"
     assert quote["marked"] is True
     assert begun.headers["x-outstation-route"] == "local/m"
-    assert "documents: 1 passages of 1 files" in begun.headers["x-outstation-reason"]
+    assert "documents: 1 passage of 1 file (" in begun.headers["x-outstation-reason"]
     if dialect == "chat":
         assert told["documents"]["question"] == QUESTION
         assert told["documents"]["answered"] is True
@@ -505,6 +505,7 @@ async def test_the_most_that_the_site_allows(site, ask):
     results = begun.json["outstation"]["documents"]["results"]
     given = [one["number"] for one in results if one["given"]]
     assert 1 <= len(given) < len(results)
+    assert len(results) - len(given) > 1
     assert f"no room for {len(results) - len(given)} passages" in begun.headers["x-outstation-reason"]
 
 
@@ -535,3 +536,38 @@ async def test_the_metrics_know_who_answered(site, ask, connect):
     lines = [line for line in told.splitlines() if "requests_total{" in line and "/v1/" in line]
     assert len(lines) == 2, lines
     assert all(line.endswith((" 1", " 1.0")) for line in lines), lines
+
+
+async def test_an_answer_that_breaks_off(site, ask, connect):
+    local = model()
+    local.script = lambda _: [Chunk(0, "It is a gasket of 45 mm"), EngineFailed("It died.")]
+    made = site(local)
+    async with living(made.app):
+        await made.fill(MANUAL)
+        begun = await ask(made, "response", stream=True)
+        last = events_of(begun.body)[-1]
+        async with connect(made.app) as client:
+            kept = await client.get(f"/v1/responses/{last['response']['id']}")
+        chat = await ask(made, stream=True)
+    assert last["type"] == "response.failed"
+    assert [(item["type"], item["status"]) for item in last["response"]["output"]] == [
+        ("file_search_call", "completed"),
+        ("message", "incomplete"),
+    ]
+    assert kept.status_code == 404
+    assert b"[DONE]" not in chat.body
+    assert b"engine_failed" in chat.body
+
+
+async def test_the_usage_comes_after_what_is_said_of_the_documents(site, ask):
+    made = site(model())
+    async with living(made.app):
+        await made.fill(MANUAL)
+        begun = await ask(made, stream=True, stream_options={"include_usage": True}, n=2)
+    *before, last = chunks_of(begun.body)
+    assert last["choices"] == []
+    assert last["usage"]["completion_tokens"] == 2
+    told = [chunk for chunk in before if "outstation" in chunk]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in told] == ["stop", "stop"]
+    assert [{one["choice"] for one in chunk["outstation"]["citations"]} for chunk in told] == [{0}, {1}]
+    assert all(chunk["usage"] is None for chunk in before)

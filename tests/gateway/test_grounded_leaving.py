@@ -278,3 +278,16 @@ async def test_what_is_explained_has_the_stores_classes(site, ask, rows):  # noq
     assert (gone.status, gone.json["error"]["param"]) == (404, "outstation.vector_store_ids")
     assert made.embedding.requests == []
     assert rows() == []
+
+
+async def test_of_several_stores_every_class_counts(site, ask, rows):  # noqa: F811
+    remote = Remote()
+    made = site(model(), remote, config=acme('default = "allow", health = "deny"'))
+    async with living(made.app):
+        stores = [await made.fill(MANUAL, data_class=name) for name in ("manuals", "health")]
+        both = await ask(made, model="acme/large", outstation={"vector_store_ids": stores})
+        one = await ask(made, model="acme/large", outstation={"vector_store_ids": stores[:1]})
+    assert (both.status, both.json["error"]["code"]) == (400, "privacy_denied")
+    assert one.status == 200
+    assert len(remote.backend.requests) == 1
+    assert sorted(row.data_classes for row in rows()) == [("health", "manuals"), ("manuals",)]
