@@ -123,8 +123,12 @@ class Planner:
         told, seen = await asyncio.gather(judged, self.egress.look(request, size))  # who has less time asks first
         return seen, told
 
+    def ready(self, route: Route) -> bool:
+        """Whether it is a model on the box that is loaded."""
+        return route.location == "local" and self._site.backends[route.model].state().status == "ready"
+
     async def count(self, route: Route, request: Request) -> int:
-        """Its prompt's tokens, exact, by a model on the box."""
+        """Its prompt's tokens, exact, by a model on the box, which is loaded for it."""
         return (await self._site.backends[route.model].count(request)).tokens
 
     def again(self, request: Request, route: Route, outcome: Outcome) -> Plan:

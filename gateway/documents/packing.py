@@ -52,6 +52,7 @@ class Packing:
         self._most = most
         self._outcome = outcome
         self._only = False
+        self._fronts: set[str] = set()
 
     async def packed(self, request: Request, told: str, sources: Sequence[Source]) -> tuple[Request, Fitted]:
         """The request with the sources that there is room for.
@@ -66,6 +67,7 @@ class Packing:
         routes, fronts = await self._routes(bare), list[Route]()
         for _ in range(_PLANS):
             fronts = [routes[0], *fronts]
+            self._fronts.add(routes[0].name)
             taken = await self._fitting(fronts, routes, bare, sources)
             grounded, packed = await self._for(taken, request, told, sources)
             if self._only:
@@ -125,7 +127,7 @@ class Packing:
         """Tokens a byte, of these very texts where the model can say so."""
         text = context(sources)
         alone = Request(bare.id, bare.model, "completion", prompts=(text,))
-        if route.location == "local":
+        if self._can_count(route):
             with contextlib.suppress(BackendError):
                 return max(1, await self._planner.count(route, alone)) / len(text.encode())
         return 1 / BYTES_A_TOKEN
@@ -141,10 +143,14 @@ class Packing:
 
     async def _count(self, route: Route, request: Request) -> int:
         """Tokens of a prompt; a guess where nobody here can count, or nobody can now: dispatch will find out."""
-        if route.location == "local":
+        if self._can_count(route):
             with contextlib.suppress(BackendError):
                 return await self._planner.count(route, request)
         return estimated_tokens(request)
+
+    def _can_count(self, route: Route) -> bool:
+        """Nothing is loaded just in case that a provider fails."""
+        return (route.location == "local" and route.name in self._fronts) or self._planner.ready(route)
 
 
 def _no_room(route: Route) -> BackendError:

@@ -39,8 +39,10 @@ class Counting(FakeBackend):
     """A local model that refuses, as the real ones do, what does not fit into its context."""
 
     capabilities: frozenset[str] = ABLE
+    counted: list[Request] = field(default_factory=list)
 
     async def count(self, request: Request) -> PromptCount:
+        self.counted.append(request)
         return PromptCount(len(text_of(request)) // LETTERS_A_TOKEN)
 
 

@@ -17,7 +17,7 @@ from tests.gateway.grounded_site import MANUAL, PATHS, QUESTION, model
 from tests.gateway.small_models import SmallModel, judging
 from tests.gateway.test_grounded import DIALECTS, STREAMS, ask, rows, site  # noqa: F401 - fixtures
 from tests.gateway.test_responses import WEATHER
-from tests.gateway.test_routing import Remote
+from tests.gateway.test_routing import DOWN, Remote
 
 pytestmark = pytest.mark.anyio
 MAIL = "The gasket of the pump P-7 is sold by jo@example.org for 45 EUR. "
@@ -291,3 +291,19 @@ async def test_of_several_stores_every_class_counts(site, ask, rows):  # noqa: F
     assert one.status == 200
     assert len(remote.backend.requests) == 1
     assert sorted(row.data_classes for row in rows()) == [("health", "manuals"), ("manuals",)]
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("status", ["ready", "stopped"])
+async def test_whoever_takes_over_has_room_and_is_not_loaded_just_in_case(site, ask, status, down):  # noqa: F811
+    remote = Remote(script=lambda _: [DOWN] if down else say("from afar")(_))
+    local = model(context_length=2000, status=status)
+    made = site(local, remote, config=acme('default = "allow"'))
+    async with living(made.app):
+        await made.fill(MANUAL * 80)
+        begun = await ask(made, headers={"x_outstation_locality": "prefer_remote"})
+    assert begun.headers["x-outstation-route"] == ("local/m" if down else "acme/large")
+    assert bool(local.counted) is (status == "ready")
+    if down:
+        (request,) = local.requests
+        assert (await local.count(request)).tokens <= 2000 - 500
