@@ -20,7 +20,6 @@ _SIGNS: Final = re.compile(r"[^\x00-\x7f\w]+")
 _BYTES: Final = bytes(
     byte if byte >= 0x80 or chr(byte).isalnum() else 0x20 for byte in bytes(range(256)).lower()
 )  # ASCII in small letters; signs are blanks
-_BETWEEN: Final = b"  "  # two, so that a word that is there twice in a row is counted twice
 
 
 def tokens(text: str) -> list[bytes]:
@@ -40,7 +39,7 @@ def scored(
         total: rows in the database.
         sure: those that the database found by their words.
     """
-    sought = [(_BETWEEN.join((b"", *tokens(word), b"")), _weight(rows, total)) for word, rows in asked if rows]
+    sought = [(_row(tokens(word)), _weight(rows, total)) for word, rows in asked if rows]
     if not sought or not ids:
         return []
     marks = ",".join("?" * len(ids))
@@ -49,7 +48,7 @@ def scored(
     mean = sum(len(text) for _, text in texts) / max(1, len(texts)) or 1.0
     hits = []
     for id_, text in texts:
-        joined = _BETWEEN.join((b"", *text, b""))
+        joined = _row(text)
         least = _SATURATION * (1.0 - _LENGTH + _LENGTH * len(text) / mean)
         score = 0.0
         for word, weight in sought:
@@ -58,6 +57,11 @@ def scored(
         if score or id_ in sure:
             hits.append(Hit(id_, score))
     return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+
+
+def _row(words: Sequence[bytes]) -> bytes:
+    """Each with blanks of its own, so that one that is there twice in a row is counted twice."""
+    return b" " + b"  ".join(words) + b" "
 
 
 def _weight(rows: int, total: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -18,6 +18,8 @@ from rag.types import Chunk, Embedder
 if TYPE_CHECKING:
     from rag.store.engine import Vectors
 
+MOST_REMOVED: Final = 1 << 62
+"""More than there can be."""
 _DONE = "status = 'completed', doc = ?, owner = '', until = 0, error_code = NULL, error = NULL"
 
 
@@ -131,14 +133,16 @@ def _complete(engine: Engine, cursor: Cursor, claim: Claim, member: int, doc: in
         touched(cursor, "members")
 
 
-def remove_members(engine: Engine, cursor: Cursor, column: str, n: int) -> None:
-    """The files in stores of that file or store or of that number, and what only they used."""
-    rows = cursor.all(f"SELECT n, doc, next_doc FROM members WHERE {column} = ?", (n,))  # noqa: S608
+def remove_members(engine: Engine, cursor: Cursor, column: str, n: int, most: int = MOST_REMOVED) -> int:
+    """The files in stores of that file or store or of that number, and what only they used. Returns how many."""
+    sql = f"SELECT n, doc, next_doc FROM members WHERE {column} = ? ORDER BY n LIMIT ?"  # noqa: S608
+    rows = cursor.all(sql, (n, most))
     for row in rows:
         cursor.run("DELETE FROM attributes WHERE member = ?", (row[0],))
         cursor.run("DELETE FROM members WHERE n = ?", (row[0],))
     remove_unused(engine, cursor, [doc for row in rows for doc in row[1:] if doc is not None])
     touched(cursor, "members")
+    return len(rows)
 
 
 def remove_unused(engine: Engine, cursor: Cursor, docs: Sequence[int]) -> None:

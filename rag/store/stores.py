@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,9 @@ from rag.store.records import Cut, Page, VectorStore
 from rag.types import Embedder
 
 DAY_S: Final = 86_400.0
+AT_ONCE: Final = 20
+"""Files that are taken out of a store while others wait to write."""
+PAUSE_S: Final = 0.002
 _SELECT: Final = (
     "SELECT s.id, s.name, s.embedder, s.created, s.last_active, s.metadata, s.settings, s.data_class, s.expires_after, "
     "s.expired, s.next_embedder, s.n, s.description FROM stores s"
@@ -115,13 +119,29 @@ class Stores:
             return self._one(cursor, id_)
 
     def delete(self, id_: str) -> None:
-        """With all that is in it; the files themselves stay."""
+        """With all that is in it; the files themselves stay.
+
+        Others write in between. Broken off, it is an expired store that `expire` empties, and may be deleted again.
+        """
         with self._engine.write() as cursor:
             n = number(cursor, "stores", "vector store", id_)
-            remove_members(self._engine, cursor, "store", n)
+            cursor.run("UPDATE stores SET expired = 1 WHERE n = ?", (n,))
+        self._empty(n)
+        with self._engine.write() as cursor:
+            n = number(cursor, "stores", "vector store", id_)
             cursor.run("DELETE FROM batches WHERE store = ?", (n,))
             row = cursor.one("DELETE FROM stores WHERE n = ? RETURNING embedder, next_embedder", (n,))
             _forget(self._engine, cursor, *(row or ()))
+
+    def _empty(self, n: int) -> None:
+        """Takes all files out of a store that takes none any more, some at a time."""
+        while True:
+            with self._engine.write() as cursor:
+                removed = remove_members(self._engine, cursor, "store", n, AT_ONCE)
+            if removed < AT_ONCE:
+                return
+            # Whoever waits for the lock gets it now: it is not given in turn.
+            time.sleep(PAUSE_S)
 
     def touch(self, id_: str) -> None:
         """It was used: what expires without use begins anew. Written once a minute at most."""
@@ -133,16 +153,20 @@ class Stores:
                 cursor.run("UPDATE stores SET last_active = ? WHERE id = ? AND last_active < ?", (now, id_, now))
 
     def expire(self) -> Sequence[str]:
-        """Empties the stores whose time is over. Returns their ids."""
-        due = "SELECT n, id FROM stores WHERE expired = 0 AND last_active + expires_after * ? < ?"
+        """Empties the stores whose time is over, and goes on where that was broken off. Returns their ids."""
+        due = (
+            "SELECT n, id FROM stores WHERE expired = 0 AND last_active + expires_after * ? < ? OR expired = 1 "
+            "AND EXISTS (SELECT 1 FROM members WHERE members.store = stores.n)"
+        )
         with self._engine.read() as cursor:
             if not cursor.all(due, (DAY_S, self._clock())):
                 return []
         with self._engine.write() as cursor:
             rows = cursor.all(due, (DAY_S, self._clock()))
             for n, _ in rows:
-                remove_members(self._engine, cursor, "store", n)
                 cursor.run("UPDATE stores SET expired = 1, next_embedder = NULL WHERE n = ?", (n,))
+        for n, _ in rows:
+            self._empty(n)
         return [id_ for _, id_ in rows]
 
     def begin_rebuild(self, id_: str, embedder: Embedder) -> VectorStore:

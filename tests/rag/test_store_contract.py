@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from backends.errors import InvalidRequest
 from rag.filters import parse
 from rag.store.base import open_store
+from rag.store.engine import Engine
 from rag.store.errors import NotThere, OtherEmbedder, Superseded
 from rag.store.records import Counts, Cut, Entry, LastError
+from rag.store.stores import AT_ONCE, Stores
 from tests.rag.stores import OTHER, SMALL, Site, chunks, index, nearest, put, texts, vector, work
 
 
@@ -485,3 +488,72 @@ def test_an_empty_file_completes(site: Site) -> None:
     assert work(site.store) == 2
     assert site.store.members.get(store.id, file.file_id).status == "completed"
     assert nearest(site.store, store.id, "pump") == ["The pump."]
+
+
+def test_a_large_store_is_deleted_in_steps_and_others_write_in_between(site: Site) -> None:
+    large, small = (site.store.stores.create("", SMALL) for _ in range(2))
+    for text in texts(3 * AT_ONCE):
+        put(site.store, large.id, text)
+    work(site.store)
+    seen: list[Counts] = []
+
+    def write() -> None:
+        for n in range(200):
+            put(site.store, small.id, f"The pump {n}.")
+            try:
+                seen.append(site.store.stores.get(large.id).counts)
+            except NotThere:
+                return
+
+    other = threading.Thread(target=write)
+    other.start()
+    site.store.stores.delete(large.id)
+    other.join()
+    assert all(one.completed % AT_ONCE == 0 for one in seen), "a part of a step was seen"
+    work(site.store)
+    assert set(nearest(site.store, small.id, "pump", limit=500)) == {
+        f"The pump {n}." for n in range(site.store.stores.get(small.id).counts.total)
+    }
+    with pytest.raises(NotThere):
+        site.store.stores.get(large.id)
+
+
+def test_a_deletion_that_broke_off_is_gone_on_with(site: Site) -> None:
+    store = site.store.stores.create("", SMALL)
+    for text in texts(AT_ONCE + 3):
+        put(site.store, store.id, text)
+    work(site.store)
+    writes = 0
+
+    class Dying:
+        def __getattr__(self, name: str) -> object:
+            nonlocal writes
+            writes += name == "write"
+            if writes > 2:
+                raise KeyboardInterrupt
+            return getattr(site.store._engine, name)
+
+    with pytest.raises(KeyboardInterrupt):
+        Stores(cast(Engine, Dying()), site.clock).delete(store.id)
+    left = site.store.stores.get(store.id)
+    assert (left.status, left.counts) == ("expired", Counts(completed=3))
+    assert len({piece.split(":")[0] for piece in nearest(site.store, store.id, "pump", limit=500)}) > 0
+    assert site.store.stores.expire() == [store.id]
+    assert site.store.stores.get(store.id).counts == Counts()
+    assert site.store.stores.expire() == []
+    site.store.stores.delete(store.id)
+    assert not site.store.stores.list(Cut()).items
+
+
+def test_the_rarest_of_the_words_decides(site: Site) -> None:
+    store = site.store.stores.create("", SMALL)
+    for n in range(30):
+        put(site.store, store.id, f"The pump number {n} of the plant." + " It leaks." * (n == 7))
+    work(site.store)
+    for how in ({"text": "leaks"}, {"text": "the pump of which leaks", "vector": vector("pump"), "embedder": SMALL}):
+        found = site.store.search.find(store.id, limit=5, **how)
+        (best,) = site.store.search.pieces(store.id, [found.words[0].id])
+        assert "leaks" in best.chunk.text
+        scores = [hit.score for hit in found.words]
+        assert scores == sorted(scores, reverse=True)
+        assert len(found.words) <= 5
