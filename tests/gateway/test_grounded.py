@@ -345,7 +345,7 @@ async def test_what_is_refused(site, ask, dialect, fields, status, code, param):
 @STREAMS
 @pytest.mark.parametrize("trouble", ["gone", "expired", "another embedder", "embedder died", "broken filter"])
 async def test_a_store_that_cannot_be_searched(site, ask, rows, trouble, stream):
-    """The second of two tools is at fault, and named."""
+    """The tool at fault is named by its place in the request, whatever became of the others."""
     local = model()
     made = site(local)
     async with living(made.app):
@@ -359,14 +359,14 @@ async def test_a_store_that_cannot_be_searched(site, ask, rows, trouble, stream)
             made.embedding.script = lambda _: [EngineFailed("It died.", retry_after=1)]
         elif trouble == "broken filter":
             search["filters"] = {"type": "and", "filters": [{"type": "like", "key": "a", "value": "b"}]}
-        body = {"model": "auto", "input": QUESTION, "tools": [WEATHER, search], "stream": stream}
+        body = {"model": "auto", "input": QUESTION, "tools": [search, WEATHER], "stream": stream}
         begun = await ask(made, "response", body=body)
     status, code, param = {
-        "gone": (404, "not_found", "tools[1].vector_store_ids"),
-        "expired": (400, "vector_store_expired", "tools[1].vector_store_ids"),
-        "another embedder": (400, "embedder_mismatch", "tools[1].vector_store_ids"),
+        "gone": (404, "not_found", "tools[0].vector_store_ids"),
+        "expired": (400, "vector_store_expired", "tools[0].vector_store_ids"),
+        "another embedder": (400, "embedder_mismatch", "tools[0].vector_store_ids"),
         "embedder died": (503, "engine_failed", None),
-        "broken filter": (400, "invalid_request", "tools[1].filters.filters[0].type"),
+        "broken filter": (400, "invalid_request", "tools[0].filters.filters[0].type"),
     }[trouble]
     error = begun.json["error"]
     assert (begun.status, error["code"], error["param"]) == (status, code, param), error

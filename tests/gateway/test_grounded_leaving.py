@@ -10,6 +10,7 @@ import pytest
 
 from backends.errors import EngineFailed
 from backends.fake import say
+from backends.remote import answers
 from backends.types import Chunk, Usage
 from policies.signals import sentences
 from tests.gateway.conftest import living
@@ -159,7 +160,10 @@ async def test_what_leaves_has_no_address_and_no_mark_of_ours(site, ask, dialect
     block, question = request.raw["messages"][-1]["content"]
     assert question == {"type": "text", "text": QUESTION}
     assert set(block) == {"type", "text"}
-    assert set(request.raw) - {"model", "messages", "stream", "store"} <= {"outstation"}
+    sent = answers.body(request, "large")
+    assert b"outstation" not in sent
+    assert made.store_id.encode() not in sent
+    assert set(orjson.loads(sent)) <= {"model", "messages", "stream", "stream_options"}
     quote = b"sold by jo@example.org for 45 EUR"
     assert b"jo@example.org" in begun.body
     assert quote in begun.body  # what is quoted is what stands in the document
@@ -194,8 +198,8 @@ async def test_a_repair_sends_nothing_more(site, ask):  # noqa: F811
         "additionalProperties": False,
     }
     form = {"type": "json_schema", "json_schema": {"name": "size", "schema": schema}}
-    answers = iter(['{"mm": "45"}', '{"mm": 45}'])
-    script = lambda _: [Chunk(0, next(answers)), Chunk(0, finish_reason="stop"), Usage(3, 1)]  # noqa: E731
+    said = iter(['{"mm": "45"}', '{"mm": 45}'])
+    script = lambda _: [Chunk(0, next(said)), Chunk(0, finish_reason="stop"), Usage(3, 1)]  # noqa: E731
     remote = Remote(script=script, capabilities=frozenset({"structured_output", "tools"}))
     made = site(None, remote, config=ALLOWED)
     async with living(made.app):
