@@ -509,17 +509,21 @@ async def test_the_most_that_the_site_allows(site, ask):
     assert f"no room for {len(results) - len(given)} passages" in begun.headers["x-outstation-reason"]
 
 
-async def test_what_was_searched_for_before_is_told_to_no_model(site, ask):
+async def test_what_was_searched_for_before_is_told_to_no_model(site, ask, connect):
     local = model()
     made = site(local)
-    call = {"type": "file_search_call", "id": "fs_1", "status": "completed", "queries": ["a"], "results": [
+    call = {"type": "file_search_call", "status": "completed", "queries": ["a"], "results": [
         {"file_id": "f", "filename": "n", "score": 1, "attributes": {}, "text": "SECRET"}]}  # fmt: skip
     said = {"role": "assistant", "content": "Yes."}
     async with living(made.app):
         await made.fill(MANUAL)
         user = {"role": "user", "content": "Hi"}
         begun = await ask(made, "response", body={"model": "auto", "input": [call, said, user]})
-    assert begun.status == 200, begun.body
+        assert begun.status == 200, begun.body
+        async with connect(made.app) as client:
+            kept = (await client.get(f"/v1/responses/{begun.json['id']}/input_items?order=asc")).json()["data"]
+    assert [item["type"] for item in kept] == ["file_search_call", "message", "message"]
+    assert kept[0]["id"].startswith("fs_")
     (request,) = local.requests
     assert [message["role"] for message in request.messages] == ["assistant", "user"]
     assert "SECRET" not in str(request)
