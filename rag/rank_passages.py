@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from rag.rank import MOST_LOGIT, Candidate, Scale, Settings, reranked
@@ -42,18 +42,29 @@ class Floor:
     Of one half of bench/questions.py, with bge-small-en-v1.5 and ms-marco-minilm-l-12-v2.
 
     Attributes:
+        looked: after a second look (rag/rank_looks.py), of the coverage and of the best part's logit: the vector of a
+            chunk of many matters says nothing then.
         least: confidence from which there is an answer.
     """
 
     plain: tuple[float, float, float] = (-17.5, 22.8, 5.2)
     reranked: tuple[float, float, float, float] = (-8.7, 12.5, 2.2, 0.31)
-    least: float = 0.35
+    looked: tuple[float, float, float] = (-0.39, 2.22, 0.35)
+    least: float = 0.5
 
     def confidence(self, found: Sequence[float]) -> float:
         """0 to 1, of what `evidence` found."""
-        bias, *weights = self.plain if len(found) == len(self.plain) - 1 else self.reranked
-        logit = bias + sum(weight * value for weight, value in zip(weights, found, strict=True))
-        return 1 / (1 + math.exp(-max(-500.0, min(500.0, logit))))
+        return _logistic(self.plain if len(found) == len(self.plain) - 1 else self.reranked, found)
+
+    def after_look(self, covered: float, logit: float) -> float:
+        """0 to 1."""
+        return _logistic(self.looked, (covered, logit))
+
+
+def _logistic(weights: Sequence[float], values: Sequence[float]) -> float:
+    bias, *rest = weights
+    logit = bias + sum(weight * value for weight, value in zip(rest, values, strict=True))
+    return 1 / (1 + math.exp(-max(-500.0, min(500.0, logit))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,21 @@ def answer(
     floor = floor or Floor()
     sure = floor.confidence(evidence(question, ranked, (settings or Settings()).scale)) if ranked else 0.0
     return Answer(passages(ranked, limit), sure, sure >= floor.least)
+
+
+def looked_again(
+    question: str, said: Answer, ranked: Sequence[Candidate], logits: Sequence[float], floor: Floor | None = None
+) -> Answer:
+    """The same answer, with what a second look at parts of its best pieces gave.
+
+    Args:
+        logits: of the parts.
+    """
+    floor = floor or Floor()
+    best = max([*logits, *(one.scores.rerank for one in ranked if one.scores.rerank is not None)], default=-MOST_LOGIT)
+    covered = Coverage(question, map(_words, ranked)).of(map(_words, ranked[:_LOOKED_AT]))
+    sure = max(said.confidence, floor.after_look(covered, max(-MOST_LOGIT, min(MOST_LOGIT, best))))
+    return replace(said, confidence=sure, answered=sure >= floor.least)
 
 
 def evidence(question: str, ranked: Sequence[Candidate], scale: Scale) -> list[float]:

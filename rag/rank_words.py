@@ -12,7 +12,7 @@ _WORD: Final = re.compile(r"[^\W_]+")
 _PIECE: Final = re.compile(r"\w+|[^\w\s]")
 _ENDINGS: Final = ("ing", "ed", "es", "s")
 _LEAST_STEM: Final = 3
-_ANY_FORM: Final = r"(?<![^\W_]){}(?:ing|ed|es|s)?(?![^\W_])"
+_ANY_FORM: Final = r"(?<![^\W_]){}(?:ing|ed|es|e|s)?(?![^\W_])"
 _AROUND: Final = ".,;:!?()[]{}<>'\"“”‘’…*|-"
 SHINGLE: Final = 4
 """Words in a row. Fewer are shared by texts that only are of the same matter."""
@@ -29,11 +29,20 @@ _EMPTY: Final = frozenset(
 
 
 def stem(word: str) -> str:
-    """Roughly, for English; a word of another language loses at most an s."""
-    for ending in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= _LEAST_STEM:
-            return word[: -len(ending)]
-    return word
+    """Roughly, for English; a word of another language loses its last letters at most. `change` is `changed`."""
+    ending = next((one for one in _ENDINGS if word.endswith(one) and len(word) - len(one) >= _LEAST_STEM), "")
+    word = word.removesuffix(ending)
+    return word[:-1] if word.endswith("e") and len(word) > _LEAST_STEM else word
+
+
+def stems(text: str) -> frozenset[str]:
+    """Of all its words."""
+    return frozenset(map(stem, _WORD.findall(text.lower())))
+
+
+def pieces(text: str) -> list[tuple[int, int]]:
+    """Places of its words and signs."""
+    return [match.span() for match in _PIECE.finditer(text)]
 
 
 def content(question: str) -> frozenset[str]:
@@ -77,15 +86,15 @@ def window(text: str, question: str, most: int) -> str:
     Args:
         most: words and signs in it. A reranker's tokens are about 1.3 times as many.
     """
-    pieces = [(match.start(), match.end()) for match in _PIECE.finditer(text)]
-    if len(pieces) <= most:
+    places = pieces(text)
+    if len(places) <= most:
         return text
     wanted = content(question)
-    kept = [stem(text[start:end].lower()) for start, end in pieces]
+    kept = [stem(text[start:end].lower()) for start, end in places]
     step = max(1, most // 4)
-    starts = [*range(0, len(pieces) - most, step), len(pieces) - most]
+    starts = [*range(0, len(places) - most, step), len(places) - most]
     best = max(starts, key=lambda at: (_asked(kept[at : at + most], wanted), -at))
-    return text[pieces[best][0] : pieces[best + most - 1][1]]
+    return text[places[best][0] : places[best + most - 1][1]]
 
 
 def _asked(words: Sequence[str], wanted: frozenset[str]) -> float:

@@ -14,8 +14,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from backends.errors import BackendError, InvalidRequest
-from rag.rank import Candidate, Ranked, Scores, Settings, close, distinct, fuse, pair_text, pairs_within, pool, scale
-from rag.rank_passages import Answer, Passage, answer
+from rag.rank import (
+    Candidate,
+    Ranked,
+    Scores,
+    Settings,
+    close,
+    distinct,
+    fuse,
+    pair_text,
+    pairs_within,
+    pool,
+    reranked,
+    scale,
+)
+from rag.rank_looks import looks
+from rag.rank_passages import Answer, Passage, answer, looked_again
 from rag.store.base import DocumentStore
 from rag.store.records import Found, Hit, Piece, StoreFile
 from rag.store.stores import Pinned
@@ -172,8 +186,11 @@ class Retriever:
         ranked = sorted(ranked, key=lambda one: (-one.scores.final, one.id))[: pool(wanted.limit)]
         pieces = await self._pieces([one.id for one in ranked], wanted)
         candidates = distinct([_candidate(one, pieces[one.id]) for one in ranked if one.id in pieces])
-        logits = await self._reranked(question, candidates, settings) if wanted.rerank else {}
+        until = time.monotonic() + self._rerank_s
+        logits = await self._reranked(question, candidates, settings, until) if wanted.rerank else {}
         said = answer(question, candidates, wanted.limit, logits=logits, settings=settings)
+        if logits and not said.answered:
+            said = await self._looked_again(question, said, reranked(candidates, logits, settings), until)
         return [Result(pieces[one.best.id].file, one) for one in said.passages], said
 
     async def _find(
@@ -198,25 +215,39 @@ class Retriever:
         return await self._library.run(read)
 
     async def _reranked(
-        self, question: str, candidates: Sequence[Candidate], settings: Settings
+        self, question: str, candidates: Sequence[Candidate], settings: Settings, until: float
     ) -> Mapping[int, float]:
-        """The logits of the close ones; none: there is no time, no reranker, or nothing to decide. An order by both
-        paths is good enough to answer with: whatever goes wrong here is no reason to fail."""
-        near = close(candidates, settings, pairs_within(self._rerank_s, self._pace.pair_s))
-        if not near:
-            return {}
+        """The logits of the close ones, or at least of the best, to tell whether it answers; none: there is no time, or
+        no reranker."""
+        most = self._pairs_until(until)
+        near = close(candidates, settings, most) or candidates[: min(1, most)]
+        logits = await self._logits(question, [pair_text(question, one) for one in near])
+        return dict(zip((one.id for one in near), logits, strict=False))
+
+    async def _looked_again(self, question: str, said: Answer, ranked: Sequence[Candidate], until: float) -> Answer:
+        """Before it is said that the documents do not answer. See `rag/rank_looks.py`."""
+        logits = await self._logits(question, looks(question, ranked, self._pairs_until(until)))
+        return looked_again(question, said, ranked, logits) if logits else said
+
+    def _pairs_until(self, until: float) -> int:
+        return pairs_within(until - time.monotonic(), self._pace.pair_s)
+
+    async def _logits(self, question: str, texts: Sequence[str]) -> Sequence[float]:
+        """Of each; none: nobody can say. An order by both paths is good enough to answer with: whatever goes wrong here
+        is no reason to fail."""
+        if not texts:
+            return ()
         begun = time.monotonic()
         try:
             async with asyncio.timeout(2 * self._rerank_s):
-                logits = await self._models.rerank(question, [pair_text(question, one) for one in near])
+                logits = await self._models.rerank(question, texts)
         except (TimeoutError, BackendError) as error:
-            self._pace.saw(len(near), time.monotonic() - begun)
+            self._pace.saw(len(texts), time.monotonic() - begun)
             log.warning("a search goes without its reranker: %s", getattr(error, "code", type(error).__name__))
-            return {}
-        if not logits:
-            return {}
-        self._pace.saw(len(near), time.monotonic() - begun)
-        return {one.id: logit for one, logit in zip(near, logits, strict=True)}
+            return ()
+        if logits:
+            self._pace.saw(len(texts), time.monotonic() - begun)
+        return logits
 
     def _touch(self, pins: Sequence[Pinned]) -> None:
         """Says that they are used. Nobody waits for that: a large file may just be written."""

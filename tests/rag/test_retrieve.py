@@ -36,13 +36,13 @@ class Asked:
     favourite: str = ""
     wait_s: float = 0.0
     error: Exception | None = None
-    pairs: list[str] = field(default_factory=list)
+    asked: list[Sequence[str]] = field(default_factory=list)
 
     async def question(self, embedder: Embedder, text: str) -> Vectors:
         return vector(text, embedder.dimensions)
 
     async def rerank(self, question: str, texts: Sequence[str]) -> Sequence[float]:
-        self.pairs += texts
+        self.asked.append(texts)
         await asyncio.sleep(self.wait_s)
         if self.error:
             raise self.error
@@ -90,12 +90,20 @@ async def test_the_reranker_decides_among_the_close_ones(store: DocumentStore) -
     question = "pump valve"
     models = Asked(favourite="valve")
     found = await retriever(store, models).search(Wanted([id_], [question]))
-    assert models.pairs
+    assert models.asked
     assert first([found.results[0].passage]) == "valve"
     assert found.results[0].scores.rerank is not None
     models = Asked(favourite="pump")
     found = await retriever(store, models).search(Wanted([id_], [question]))
     assert first([found.results[0].passage]) == "pump"
+
+
+async def test_a_single_piece_of_many_matters_is_looked_at_twice(store: DocumentStore) -> None:
+    id_ = filled(store, PUMP)
+    models = Asked(favourite="nobody")
+    found = await retriever(store, models).search(Wanted([id_], ["How warm may the cellar become?"]))
+    assert len(models.asked) == 2, "the piece, and then its parts"
+    assert not found.answered
 
 
 @pytest.mark.parametrize(
@@ -122,8 +130,8 @@ async def test_a_slow_reranker_gets_fewer_pairs(store: DocumentStore) -> None:
     id_ = filled(store, PUMP, VALVE, MOTOR)
     pace = Pace(pair_s=0.5)
     models = Asked(favourite="pump")
-    await Retriever(Threads(store), models, 1.0, pace).search(Wanted([id_], ["pump valve motor"]))
-    assert len(models.pairs) == 2, "a second is enough for two of half a second"
+    await Retriever(Threads(store), models, 1.2, pace).search(Wanted([id_], ["pump valve motor"]))
+    assert len(models.asked[0]) == 2, "a second is enough for two of half a second"
     assert pace.pair_s < 0.5, "and these two took less"
 
 
