@@ -66,6 +66,11 @@ class Asker(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(self._buffer or b"connection closed")
 
+    @property
+    def closed(self) -> bool:
+        """The server has ended it: it was silent for too long."""
+        return self._transport is None or self._transport.is_closing()
+
     def ask(self, request: bytes) -> asyncio.Future[bytes]:
         """The whole answer, head and body; what was there of it if the connection was closed."""
         assert self._transport is not None
