@@ -1,10 +1,12 @@
 """`python -m bench.search`: what a search in the store of documents costs, and how much an exact one finds more.
 
+    python -m bench.search --write                     stores of 100,000 and of 1,000,000 pieces, into RESULTS.md
     python -m bench.search fill PATH --rows 100000     a store of so many pieces (goes on where it was stopped)
     python -m bench.search measure PATH                its figures, from a process that holds nothing else
     python -m bench.search kill --times 200            processes that index, killed at any moment
 
-A search takes milliseconds within one process, so this calls the product's own functions: it measures no network.
+A search takes milliseconds within one process, so this calls the product's own functions: it measures no network. The
+stores stay in bench/out (0.2 and 2.2 GB), and are used again.
 """
 
 from __future__ import annotations
@@ -16,50 +18,74 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import orjson
 
-from bench.search_data import Data, Floats, load
-from bench.stats import percentile
+from bench import search_report as report
+from bench.search_data import CACHE, MODEL, ROOT, Floats, load
+from bench.search_measure import BESIDE, measure
 from rag.store.base import DocumentStore, open_store
-from rag.store.engine import Asked
 from rag.store.records import Cut, Entry
 from rag.store.sqlite import SqliteEngine
-from rag.types import AttributeValue, Chunk, Comparison, Compound, Embedder, Filter
+from rag.types import AttributeValue, Chunk, Embedder
 
-ROOT = Path(__file__).parents[1]
-CACHE = ROOT / "bench" / "out" / "search.npy"
-MODEL = ROOT / ".outstation" / "models" / "bge-small-en-v1.5"
+RESULTS = ROOT / "bench" / "RESULTS.md"
 EMBEDDER = Embedder("bge-small-en-v1.5", "0" * 64, 384)
 PIECES = 50
 """Of a file."""
-LIMIT = 50
-EXACT = 20
-"""Questions whose exact answer is computed: slow, and each has ten neighbours to find."""
+SIZES = (100_000, 1_000_000)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["fill", "measure", "kill", "index"])
+    parser.add_argument("what", nargs="?", choices=["all", "fill", "measure", "kill", "index", "beside"], default="all")
     parser.add_argument("path", nargs="?", type=Path)
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--seconds", type=float, default=1e9, help="stop filling after so long; call again to go on")
     parser.add_argument("--times", type=int, default=200)
-    asked = parser.parse_args()
-    if asked.what == "kill":
-        kill(asked.times)
-    elif asked.path is None:
+    parser.add_argument("--json", action="store_true", help="figures for another program")
+    parser.add_argument("--write", action="store_true", help="write the tables into bench/RESULTS.md")
+    asked = parser.parse_args(arguments)
+    if asked.what not in ("all", "kill") and asked.path is None:
         parser.error("a path is needed")
+    if asked.what == "all":
+        everything(asked.rows, write=asked.write)
+    elif asked.what == "kill":
+        kill(asked.times)
     elif asked.what == "index":
         index(asked.path)
+    elif asked.what == "beside":
+        beside(asked.path)
     elif asked.what == "fill":
-        fill(asked.path, asked.rows, asked.seconds)
+        fill(asked.path, asked.rows[0], asked.seconds)
     else:
-        measure(asked.path)
+        said = measure(asked.path).json()
+        print(said.decode() if asked.json else _markdown([orjson.loads(said)]))
+    return 0
+
+
+def everything(sizes: Sequence[int], *, write: bool) -> None:
+    """Fills a store of each size and measures it, each in a process of its own."""
+    stores = []
+    machine = report.machine()
+    for rows in sizes:
+        path = ROOT / "bench" / "out" / f"search-{rows}.db"
+        for what in (["fill", str(path), "--rows", str(rows)], ["measure", str(path), "--json"]):
+            command = [sys.executable, "-m", "bench.search", *what]
+            said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+        stores.append(orjson.loads(said))
+    text = f"{machine}\n\n{_markdown(stores)}"
+    print(text)
+    if write:
+        report.keep(RESULTS, text)
+
+
+def _markdown(stores: Sequence[dict[str, object]]) -> str:
+    return "\n".join(table.markdown() for table in report.tables(stores))
 
 
 def fill(path: Path, rows: int, seconds: float) -> None:
@@ -92,99 +118,6 @@ def _one_file(store: DocumentStore, id_: str, n: int, texts: Sequence[str], vect
     store.index.finish(claim, EMBEDDER, chunks, vectors)
 
 
-def measure(path: Path) -> None:
-    """Prints the figures of the store at a path."""
-    data = load(MODEL, CACHE)
-    begin = _memory()
-    engine = SqliteEngine(path)
-    with engine.read() as cursor:
-        first = Asked(1, 1, None, "", data.asked[0], LIMIT)
-        began = time.perf_counter()
-        engine.search(cursor, first)
-        print(f"read into memory in {time.perf_counter() - began:.1f} s")
-        view = engine.live(1, 384).view(cursor)
-        assert view is not None
-        print(f"{view.rows} pieces; the scan says {view.bytes / 2**20:.0f} MiB; the process has grown by", end=" ")
-        print(f"{(_memory() - begin) / 2**20:.0f} MiB, and is at {_memory() / 2**20:.0f} MiB")
-    words = [" ".join(question.split()[:8]) for question in data.questions]
-    kinds: dict[str, Callable[[int], Asked]] = {
-        "vectors": lambda n: replace(first, vector=data.asked[n]),
-        "vectors, filter (half)": lambda n: replace(first, vector=data.asked[n], wanted=_half(n)),
-        "vectors, filter (1%)": lambda n: replace(first, vector=data.asked[n], wanted=_few(n)),
-        "words, filter (half)": lambda n: replace(first, vector=None, text=words[n], wanted=_half(n)),
-        "hybrid": lambda n: replace(first, vector=data.asked[n], text=words[n]),
-        "hybrid, filter (half)": lambda n: replace(first, vector=data.asked[n], text=words[n], wanted=_half(n)),
-        "hybrid, the same filter": lambda n: replace(first, vector=data.asked[n], text=words[n], wanted=_half(0)),
-    }
-    for name, make in kinds.items():
-        print(f"{name:26} {_timed(engine, [make(n) for n in range(len(words))])}")
-    print(f"after all, the process is at {_memory() / 2**20:.0f} MiB")
-    _recall(path, engine, data)
-    engine.close()
-    _peer(path, data)
-
-
-def _half(n: int) -> Filter:
-    """Takes about half of the files; each question's is another one, so nothing is remembered from the one before."""
-    return Compound("and", (Comparison("gte", "year", 6.667 + n * 0.001 + 2000), Comparison("ne", "lang", "fr")))
-
-
-def _few(n: int) -> Filter:
-    return Compound("and", (Comparison("gte", "year", 2019.2 - n * 0.0001), Comparison("eq", "lang", "en")))
-
-
-def _timed(engine: SqliteEngine, asked: Sequence[Asked]) -> str:
-    took = []
-    for one in [*asked[:5], *asked]:
-        began = time.perf_counter()
-        with engine.read() as cursor:
-            engine.search(cursor, one)
-        took.append((time.perf_counter() - began) * 1000)
-    took = took[5:]
-    return f"p50 {percentile(took, 50):6.2f} ms  p95 {percentile(took, 95):6.2f} ms"
-
-
-def _recall(path: Path, engine: SqliteEngine, data: Data) -> None:
-    """Against the same store without memory: sqlite-vec's exact distances over the rows that the filter takes."""
-    exact = SqliteEngine(path, scan_bytes=0)
-    for name, wanted in (("no filter", lambda _: None), ("filter (half)", _half), ("filter (1%)", _few)):
-        found, took = 0, []
-        for n in range(EXACT):
-            one = Asked(1, 1, wanted(n), "", data.asked[n], 10)
-            with engine.read() as cursor:
-                ours = {hit.id for hit in engine.search(cursor, one).vectors}
-            began = time.perf_counter()
-            with exact.read() as cursor:
-                best = {hit.id for hit in exact.search(cursor, one).vectors}
-            took.append((time.perf_counter() - began) * 1000)
-            found += len(ours & best)
-        print(f"recall@10, {name}: {found / EXACT / 10:.4f}; the exact one: p50 {percentile(took, 50):.0f} ms")
-    exact.close()
-
-
-def _peer(path: Path, data: Data) -> None:
-    """sqlite-vec's own table and scan, as its documentation has it: all vectors, no filter, no words."""
-    import apsw
-    import sqlite_vec
-
-    with tempfile.TemporaryDirectory() as folder:
-        db = apsw.Connection(str(Path(folder) / "peer.db"))
-        db.enable_load_extension(True)
-        db.load_extension(sqlite_vec.loadable_path())
-        db.execute("PRAGMA synchronous = OFF")
-        db.execute("CREATE VIRTUAL TABLE v USING vec0(e float[384] distance_metric=cosine)")
-        db.execute("ATTACH ? AS other", (str(path),))
-        with db:
-            db.execute("INSERT INTO v (rowid, e) SELECT id, vector FROM other.vectors_1")
-        took = []
-        for n in range(12):
-            began = time.perf_counter()
-            db.execute("SELECT rowid FROM v WHERE e MATCH ? AND k = 10", (data.asked[n].tobytes(),)).fetchall()
-            took.append((time.perf_counter() - began) * 1000)
-        print(f"sqlite-vec's own scan: p50 {percentile(took, 50):.1f} ms  p95 {percentile(took, 95):.1f} ms")
-        db.close()
-
-
 def kill(times: int) -> None:
     """Indexes in a process that is killed, again and again, then counts what is lost, doubled or half there."""
     with tempfile.TemporaryDirectory() as folder:
@@ -214,6 +147,17 @@ def index(path: Path) -> None:
         _one_file(store, id_, n, [f"The pump {at} of unit {n}." for at in range(PIECES)], vectors)
 
 
+def beside(path: Path) -> None:
+    """Indexes a file every quarter of a second into a store of its own, until it is killed."""
+    store = open_store(str(path))
+    id_ = store.stores.create(BESIDE, EMBEDDER).id
+    data = load(MODEL, CACHE)
+    for n in range(1, 1 << 20):
+        _one_file(store, id_, -n, *data.more(PIECES, (1 << 20) + n))
+        print(n, flush=True)
+        time.sleep(0.25)
+
+
 def _wait_for_more(path: Path, process: subprocess.Popen[bytes]) -> None:
     wal = path.with_name(path.name + "-wal")
     before = wal.stat().st_mtime_ns if wal.exists() else 0
@@ -235,12 +179,5 @@ def _whole(path: Path) -> tuple[int, int]:
     return len(done), wrong
 
 
-def _memory() -> int:
-    """Bytes of this process that are in memory."""
-    import psutil
-
-    return int(psutil.Process(os.getpid()).memory_info().rss)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,6 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+ROOT = Path(__file__).parents[1]
+CACHE = ROOT / "bench" / "out" / "search.npy"
+MODEL = ROOT / ".outstation" / "models" / "bge-small-en-v1.5"
 Floats = npt.NDArray[np.float32]
 EMBEDDED = 8_000
 QUESTIONS = 200
