@@ -6,6 +6,7 @@ the plan is made again with them, and they are packed again for whoever is new i
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -24,6 +25,8 @@ MOST_SHARE: Final = 0.5
 """Of a context, for an answer that asks for more."""
 BYTES_A_TOKEN: Final = 3
 """Where nobody can count: prose has four."""
+MOST_BYTES_A_TOKEN: Final = 6
+"""So many are counted for each token that there may be room for."""
 WORTHY_SHARE: Final = 0.25
 """Of the room of the model in front. One with less that would only be asked if that fails is not packed for."""
 _PLANS: Final = 3
@@ -113,23 +116,23 @@ class Packing:
         """As much as all of them have room for."""
         room = int(min(min(one.tokens, self._most) / one.ratio for one in rooms))
         for _ in range(_TRIES):
-            packed = fitted(sources, room, lambda text: len(text.encode()))
+            packed = await asyncio.to_thread(fitted, sources, room, _bytes)  # fifty long passages are megabytes
             grounded = with_sources(request, told, [block(one) for one in packed.sources])
             if not packed.sources:
                 break
             over = max([-await self._room(one.route, grounded) / one.ratio for one in rooms])
             if over <= 0:
                 return grounded, packed
-            room = min(room, len(context(packed.sources).encode())) - int(over) - _SLACK
+            room = min(room, _bytes(context(packed.sources))) - int(over) - _SLACK
         raise _no_room(rooms[0].route)
 
     async def _ratio(self, route: Route, bare: Request, sources: Sequence[Source]) -> float:
         """Tokens a byte, of these very texts where the model can say so."""
-        text = context(sources)
+        text = await asyncio.to_thread(_sample, sources, MOST_BYTES_A_TOKEN * self._most)
         alone = Request(bare.id, bare.model, "completion", prompts=(text,))
         if self._can_count(route):
             with contextlib.suppress(BackendError):
-                return max(1, await self._planner.count(route, alone)) / len(text.encode())
+                return max(1, await self._planner.count(route, alone)) / _bytes(text)
         return 1 / BYTES_A_TOKEN
 
     async def _room(self, route: Route, request: Request) -> float:
@@ -151,6 +154,20 @@ class Packing:
     def _can_count(self, route: Route) -> bool:
         """Nothing is loaded just in case that a provider fails."""
         return (route.location == "local" and route.name in self._fronts) or self._planner.ready(route)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode())
+
+
+def _sample(sources: Sequence[Source], most: int) -> str:
+    """The beginning of all that might be shown: `most` characters, from which a token's length is told."""
+    found = ""
+    for one in sources:
+        found += block(one)
+        if len(found) >= most:
+            break
+    return found[:most]
 
 
 def _no_room(route: Route) -> BackendError:
