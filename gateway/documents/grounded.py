@@ -123,7 +123,7 @@ class Grounded:
             return request
         settings = self._documents.settings
         silence = settings.not_found_text if settings.not_found == "say" else ""
-        told = instructions(request, settings.not_found_text if found.answered else silence, found=found.answered)
+        told = instructions(request, silence, found=found.answered)
         if found.answered:
             packing = Packing(self._dispatcher.planner, settings.context_tokens, outcome)
             request, found.packed = await packing.packed(request, told, _sources(retrieved))

@@ -9,8 +9,6 @@ from typing import Any, Final
 from backends.types import Request
 from rag.context import INSTRUCTIONS
 
-NOT_SAID: Final = "The documents do not say."
-"""As `INSTRUCTIONS` have it."""
 AND_FUNCTIONS: Final = "Call a function where one is needed. What it gives may be said as well."
 NOTHING_FOUND: Final = """\
 The site's documents were searched for what the user asks, and do not say it.
@@ -43,10 +41,10 @@ def instructions(request: Request, silence: str, *, found: bool) -> str:
     """What the system tells the model.
 
     Args:
-        silence: what to say where the documents do not; empty: whatever the model knows itself.
-        found: they say something.
+        silence: what to say where they do not; empty: whatever the model knows itself.
+        found: they say something: then it is for the model to use it.
     """
-    lines = [INSTRUCTIONS.replace(NOT_SAID, silence)] if found else [NOTHING_FOUND]
+    lines = [INSTRUCTIONS if found else NOTHING_FOUND]
     if not found and silence:
         lines.append(OR_SAY + silence)
     if found and request.tools and request.tool_choice != "none":

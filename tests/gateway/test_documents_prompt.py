@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from backends.types import Request
 from gateway.documents.prompt import MOST_QUESTION_CHARS, SHORT_WORDS, instructions, question_of, with_sources
 from policies.signals import texts_of
+from rag.context import INSTRUCTIONS
 
 TOLD = "Answer only from the documents."
 PARTS = st.lists(
@@ -129,8 +130,8 @@ def test_what_the_system_says():
     able = request([{"role": "user", "content": "x"}], tools=({"type": "function"},))
     never = request([{"role": "user", "content": "x"}], tools=({"type": "function"},), tool_choice="none")
     found = instructions(plain, "Nothing there.", found=True)
-    assert "answer only: Nothing there." in found
-    assert "The documents do not say" not in found
+    assert found == INSTRUCTIONS
+    assert "Nothing there." not in found, "a search has found that they say it"
     assert instructions(never, "Nothing there.", found=True) == found
     assert instructions(able, "Nothing there.", found=True).startswith(f"{found}\n")
     silent = instructions(plain, "", found=False)
