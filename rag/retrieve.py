@@ -92,10 +92,20 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A passage, and whose it is."""
+    """A passage, and whose it is.
+
+    Attributes:
+        sure: that it answers, where it is the best and more is known than its own scores say.
+    """
 
     file: StoreFile
     passage: Passage
+    sure: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """0 to 1: about how often such a passage held the answer."""
+        return max(self.scores.score, self.sure)
 
     @property
     def scores(self) -> Scores:
@@ -191,7 +201,9 @@ class Retriever:
         said = answer(question, candidates, wanted.limit, logits=logits, settings=settings)
         if logits and not said.answered:
             said = await self._looked_again(question, said, reranked(candidates, logits, settings), until)
-        return [Result(pieces[one.best.id].file, one) for one in said.passages], said
+        sure = said.confidence if said.answered else 0.0
+        results = [Result(pieces[one.best.id].file, one, 0.0 if n else sure) for n, one in enumerate(said.passages)]
+        return results, said
 
     async def _find(
         self, store_id: str, text: str, vector: Vectors, embedder: Embedder, filters: Filter | None, limit: int
@@ -306,8 +318,8 @@ class _Seen:
 
 def _merged(found: Sequence[Sequence[Result]], wanted: Wanted) -> tuple[Result, ...]:
     """What the questions found, the best first; each place once."""
-    every = [result for results in found for result in results if result.scores.score >= wanted.threshold]
+    every = [result for results in found for result in results if result.score >= wanted.threshold]
     if len(found) > 1:
         seen = _Seen()
-        every = [result for result in sorted(every, key=lambda one: -one.scores.final) if seen.take(result)]
+        every = [result for result in sorted(every, key=lambda one: (-one.score, -one.scores.final)) if seen.take(result)]
     return tuple(every[: wanted.limit])

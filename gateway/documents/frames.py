@@ -125,7 +125,7 @@ def search_call(found: Found, id_: str, *, results: bool) -> dict[str, Any]:
         {
             "file_id": one.file.file_id,
             "filename": one.file.name,
-            "score": round(one.scores.score, 4),
+            "score": round(one.score, 4),
             "attributes": dict(one.file.attributes),
             "text": one.passage.text,
             "outstation": more,

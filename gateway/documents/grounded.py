@@ -158,11 +158,11 @@ class Grounded:
 
 def _sources(retrieved: Retrieved) -> list[Source]:
     """What may be shown to a model, numbered as it is listed to the client."""
-    least = WORTH * retrieved.results[0].scores.score
+    least = WORTH * retrieved.results[0].score
     return [
         source(n, one.passage, one.file.name)
         for n, one in enumerate(retrieved.results, 1)
-        if n == 1 or one.scores.score >= least
+        if n == 1 or one.score >= least
     ]
 
 
@@ -196,7 +196,7 @@ def results_object(found: Found) -> list[dict[str, Any]]:
             "start": one.passage.start,
             "end": one.passage.end,
             "headings": list(one.headings),
-            "score": round(one.scores.score, 4),
+            "score": round(one.score, 4),
             "path": one.scores.path,
             "given": number in given,
         }

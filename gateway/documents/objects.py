@@ -144,7 +144,7 @@ def _result(result: Result) -> Object:
     return {
         "file_id": file.file_id,
         "filename": file.name,
-        "score": scores.score,
+        "score": round(result.score, 4),
         "attributes": file.attributes,
         "content": [{"type": "text", "text": passage.text}],
         "outstation": {

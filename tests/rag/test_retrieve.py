@@ -163,7 +163,7 @@ async def test_a_filter_comes_before_the_best(store: DocumentStore) -> None:
 async def test_a_threshold_leaves_out_what_does_not_fit(store: DocumentStore) -> None:
     id_ = filled(store, PUMP, VALVE, MOTOR)
     every = await retriever(store).search(Wanted([id_], ["pump"]))
-    least = every.results[0].scores.score
+    least = every.results[0].score
     some = await retriever(store).search(Wanted([id_], ["pump"], threshold=least))
     assert 1 <= len(some.results) < len(every.results)
 
@@ -199,3 +199,17 @@ async def test_a_search_is_use(tmp_path: Path) -> None:
     while store.stores.get(id_).last_active != now[0]:
         await asyncio.sleep(0.01)
     store.close()
+
+
+async def test_what_a_second_look_found_scores_as_it_is_believed(store: DocumentStore) -> None:
+    id_ = filled(store, "\n\n".join([MOTOR, PUMP, VALVE]))
+
+    class Looking(Asked):
+        async def rerank(self, question: str, texts: Sequence[str]) -> Sequence[float]:
+            """A part about the matter; the whole is beside the point."""
+            return [6.0 if "spring" in text and "motor" not in text else -8.0 for text in texts]
+
+    found = await retriever(store, Looking()).search(Wanted([id_], ["Where is its spring?"], threshold=0.5))
+    assert found.answered
+    assert found.results[0].score == found.confidence >= 0.5
+    assert found.results[0].scores.score < found.confidence
