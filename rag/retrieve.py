@@ -6,30 +6,15 @@ embed the question → by vector and by words → fuse → read → drop what sa
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from backends.errors import BackendError, InvalidRequest
-from rag.rank import (
-    Candidate,
-    Ranked,
-    Scores,
-    Settings,
-    close,
-    distinct,
-    fuse,
-    pair_text,
-    pairs_within,
-    pool,
-    reranked,
-    scale,
-)
-from rag.rank_looks import looks
-from rag.rank_passages import Answer, Passage, answer, looked_again
+from rag.rank import Candidate, Ranked, Scores, Settings, distinct, fuse, pool, reranked, scale
+from rag.rank_passages import Answer, Passage, answer
+from rag.reranking import Pace, Reranking
 from rag.store.base import DocumentStore
 from rag.store.records import Found, Hit, Piece, StoreFile
 from rag.store.stores import Pinned
@@ -38,13 +23,8 @@ from rag.types import Embedder, Filter
 if TYPE_CHECKING:
     from rag.store.engine import Vectors
 
-FIRST_PAIR_S: Final = 0.025
-"""What a pair is taken to cost until some were measured."""
-_FORGETS: Final = 0.2
 _LEAST_LOOKED: Final = 50
 """By each path: the filter is applied before, so this many are of those that it takes."""
-
-log = logging.getLogger("outstation.documents")
 
 T = TypeVar("T")
 
@@ -139,17 +119,6 @@ class Retrieved:
     data_classes: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
-class Pace:
-    """What a pair costs the reranker of late (s)."""
-
-    pair_s: float = FIRST_PAIR_S
-
-    def saw(self, pairs: int, seconds: float) -> None:
-        """So many took so long."""
-        self.pair_s += _FORGETS * (seconds / pairs - self.pair_s)
-
-
 class Retriever:
     """Searches.
 
@@ -196,11 +165,11 @@ class Retriever:
         ranked = sorted(ranked, key=lambda one: (-one.scores.final, one.id))[: pool(wanted.limit)]
         pieces = await self._pieces([one.id for one in ranked], wanted)
         candidates = distinct([_candidate(one, pieces[one.id]) for one in ranked if one.id in pieces])
-        until = time.monotonic() + self._rerank_s
-        logits = await self._reranked(question, candidates, settings, until) if wanted.rerank else {}
+        reranking = Reranking(self._models.rerank, self._rerank_s if wanted.rerank else 0.0, self._pace)
+        logits = await reranking.of_close(question, candidates, settings)
         said = answer(question, candidates, wanted.limit, logits=logits, settings=settings)
         if logits and not said.answered:
-            said = await self._looked_again(question, said, reranked(candidates, logits, settings), until)
+            said = await reranking.look_again(question, said, reranked(candidates, logits, settings))
         sure = said.confidence if said.answered else 0.0
         results = [Result(pieces[one.best.id].file, one, 0.0 if n else sure) for n, one in enumerate(said.passages)]
         return results, said
@@ -225,41 +194,6 @@ class Retriever:
             return found
 
         return await self._library.run(read)
-
-    async def _reranked(
-        self, question: str, candidates: Sequence[Candidate], settings: Settings, until: float
-    ) -> Mapping[int, float]:
-        """The logits of the close ones, or at least of the best, to tell whether it answers; none: there is no time, or
-        no reranker."""
-        most = self._pairs_until(until)
-        near = close(candidates, settings, most) or candidates[: min(1, most)]
-        logits = await self._logits(question, [pair_text(question, one) for one in near])
-        return dict(zip((one.id for one in near), logits, strict=False))
-
-    async def _looked_again(self, question: str, said: Answer, ranked: Sequence[Candidate], until: float) -> Answer:
-        """Before it is said that the documents do not answer. See `rag/rank_looks.py`."""
-        logits = await self._logits(question, looks(question, ranked, self._pairs_until(until)))
-        return looked_again(question, said, ranked, logits) if logits else said
-
-    def _pairs_until(self, until: float) -> int:
-        return pairs_within(until - time.monotonic(), self._pace.pair_s)
-
-    async def _logits(self, question: str, texts: Sequence[str]) -> Sequence[float]:
-        """Of each; none: nobody can say. An order by both paths is good enough to answer with: whatever goes wrong here
-        is no reason to fail."""
-        if not texts:
-            return ()
-        begun = time.monotonic()
-        try:
-            async with asyncio.timeout(2 * self._rerank_s):
-                logits = await self._models.rerank(question, texts)
-        except (TimeoutError, BackendError) as error:
-            self._pace.saw(len(texts), time.monotonic() - begun)
-            log.warning("a search goes without its reranker: %s", getattr(error, "code", type(error).__name__))
-            return ()
-        if logits:
-            self._pace.saw(len(texts), time.monotonic() - begun)
-        return logits
 
     def _touch(self, pins: Sequence[Pinned]) -> None:
         """Says that they are used. Nobody waits for that: a large file may just be written."""
@@ -321,5 +255,7 @@ def _merged(found: Sequence[Sequence[Result]], wanted: Wanted) -> tuple[Result, 
     every = [result for results in found for result in results if result.score >= wanted.threshold]
     if len(found) > 1:
         seen = _Seen()
-        every = [result for result in sorted(every, key=lambda one: (-one.score, -one.scores.final)) if seen.take(result)]
+        every = [
+            result for result in sorted(every, key=lambda one: (-one.score, -one.scores.final)) if seen.take(result)
+        ]
     return tuple(every[: wanted.limit])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from backends.errors import BackendError
 from gateway.documents.courtesy import Courtesy
-from rag.retrieve import Pace
+from rag.reranking import Pace
 
 if TYPE_CHECKING:
     from gateway.reload import Generation

@@ -12,7 +12,8 @@ import pytest
 
 from backends.errors import InvalidRequest, Unavailable
 from rag.rank_passages import Passage
-from rag.retrieve import Pace, Retriever, Wanted
+from rag.reranking import Pace
+from rag.retrieve import Retriever, Wanted
 from rag.store.base import DocumentStore, open_store
 from rag.store.errors import NotThere
 from rag.types import Comparison, Embedder
