@@ -200,6 +200,7 @@ def test_a_second_one_on_the_same_folder_is_refused(outstation: Outstation, url:
     ) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith(b"Watching ")
+        until(lambda: [one["file_counts"]["completed"] for one in every(f"{url}/v1/vector_stores")] == [2])
         second = outstation("ingest", str(folder))
         process.send_signal(signal.SIGINT)
         assert process.stderr.read().endswith(b"the same command goes on from there.\n")
