@@ -54,8 +54,12 @@ class Wire:
         """The answer's JSON."""
         if self._asker is None or self._asker.closed:
             self._asker = await connect(self._port)
-        async with asyncio.timeout(TIMEOUT_S):
-            answer = await self._asker.ask(request)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                answer = await self._asker.ask(request)
+        except BaseException:
+            self._asker.close()  # whoever gives up leaves no answer to the next request
+            raise
         if not answer.startswith(b"HTTP/1.1 200 "):
             raise RuntimeError(f"{request[:60]!r}: {answer[:600].decode(errors='replace')}")
         return orjson.loads(answer.partition(b"\r\n\r\n")[2])

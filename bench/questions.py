@@ -1,161 +1,220 @@
-"""`python -m bench.questions`: how well the right passage is found, and noticed that there is none.
+"""`make bench-questions`: how well the right passage is found, and noticed that there is none.
 
-The half of the questions that is held is reported; everything was chosen on the other (`--half tuned` shows it). The
-models are those of `OUTSTATION_HOME`; the documents are fetched by apt into bench/out.
+A gateway reads the pages in as it does a customer's, and is asked; everything was chosen on the half of the questions
+that is not held (`--fit` shows it), so the held half is told by itself. The pages are fetched by apt into bench/out.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bench import questions_report as report
-from bench.questions_corpus import Question, absent, answering, cut, pages, questions
-from bench.questions_index import PLAIN, Index
-from bench.questions_models import Embedder, Reranker
-from bench.questions_ways import Asked, Bench, Way, place
+from bench import results
+from bench.documents_site import Wire, database, gateway
+from bench.peers import running
+from bench.questions_corpus import Question, absent, answering, pages, questions
+from bench.questions_site import Served, filled, pieces_of
+from bench.questions_ways import EveryPiece, OverHTTP, Paths, Product, Way, place
 from bench.report import Table
-from rag.chunks import Strategy
+from gateway.schemas.documents_settings import DocumentSettings
 from rag.rank import Settings
 from rag.rank_tune import WEIGHTS, Case, fitted, reciprocals, tuned
+from rag.store.base import open_store
+from rag.store.records import Piece
 
-CACHE = Path(__file__).parent / "out" / "questions"
-NOTE = """{questions} questions to {files} pages of documentation in {pieces} pieces, the {half} half. An answer counts
-where a piece holds the very words that answer. In brackets: 95% of bootstrap samples."""
-FLOOR_NOTE = """False refusals: of {questions} questions that the documents answer. False answers: of {near} questions
-near to the documents' matter and {far} of another, none of which they answer."""
+HERE = Path(__file__).parent
+CACHE = HERE / "out" / "questions"
+UNBOUNDED_S = 60.0
+DEFAULT = "default"
+PLAIN = "default, without a reranker"
+UNBOUNDED = "default, the reranker takes its time"
+EVERY = "the same, every piece scored by its words"
+MERGED = "default, neighbours merged"
+HTTP = "the same, over HTTP"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the tables."""
+    """Prints the tables; with --write keeps them in RESULTS.md."""
     options = _options().parse_args(arguments)
     try:
         files = pages(CACHE)
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1
-    models = Path(os.environ.get("OUTSTATION_HOME", ".outstation")) / "models"
-    embedder = Embedder(models / "bge-small-en-v1.5", CACHE)
-    pieces = cut(files, embedder.tokenize, Strategy(options.tokens, options.overlap, not options.sliding))
-    index = Index(pieces, embedder, headings=not options.no_headings, tokens=options.fts or PLAIN)
-    bench = Bench(index, Reranker(models / "ms-marco-minilm-l-12-v2", CACHE))
-    half = Half(options.half, _half(questions(), options.half), _half(absent(), options.half))
-    half.ask(bench, embedder)
-    embedder.keep()
-    if options.fit:
-        half.fit(bench)
-    else:
-        print(half.ranking(bench, len(files)).markdown())
-        print(half.floor(bench).markdown())
-        _cost(bench)
-    bench.reranker.keep()
+    notes = results.machine()
+    text = asyncio.run(measured(options, files))
+    if text:
+        print(f"{notes}\n\n{text}")
+    if text and options.write:
+        report.keep(HERE / "RESULTS.md", f"{notes}\n\n{text}")
     return 0
 
 
+async def measured(options: argparse.Namespace, files: Mapping[str, Path]) -> str:
+    """What is to be told; empty: it is told already."""
+    with tempfile.TemporaryDirectory(prefix="outstation-bench-") as folder:
+        return await _measured(options, files, Path(options.kept or folder).resolve())
+
+
+async def _measured(options: argparse.Namespace, files: Mapping[str, Path], home: Path) -> str:
+    peer = gateway(home, options.home.resolve() / "models", "outstation-questions")
+    async with running(peer, Path(), CACHE) as server:
+        wire, begun = Wire(server.port), time.perf_counter()
+        id_ = await filled(wire, files, _chunking(options))
+        print(f"{len(files)} files after {time.perf_counter() - begun:.0f} s", file=sys.stderr)
+        if options.index_only:
+            return ""
+        with closing(open_store(str(database(home)))) as store:
+            pieces = pieces_of(store, id_)
+            with ThreadPoolExecutor() as threads:
+                paths = Paths(store, id_, store.stores.pinned(id_).embedder, Served(wire), threads)
+                if options.fit:
+                    await fit(paths, pieces)
+                    return ""
+                site = Compared(paths, pieces, len(files))
+                await site.ask()
+            return "\n".join(one.markdown() for one in site.tables())
+
+
 @dataclass(slots=True)
-class Half:
-    """The questions that are asked, and what the paths found for them.
+class Compared:
+    """The ways, and what they said.
 
     Attributes:
-        answered, not_answered: by the documents.
+        places: of each way, the place of each question's answer. refused: of each question, "the documents do not say".
     """
 
-    name: str
-    answered: list[Question]
-    not_answered: list[Question]
-    found: list[Asked] = field(default_factory=list)
-    nothing: list[Asked] = field(default_factory=list)
+    paths: Paths
+    pieces: Sequence[Piece]
+    files: int
+    places: dict[str, list[int | None]] = field(default_factory=dict)
+    refused: dict[str, dict[str, bool]] = field(default_factory=dict)
 
-    def ask(self, bench: Bench, embedder: Embedder) -> None:
-        """Both paths, once."""
-        texts = [one.text for one in [*self.answered, *self.not_answered]]
-        vectors = dict(zip(texts, embedder.questions(texts), strict=True))
-        self.found = bench.ask(self.answered, vectors)
-        self.nothing = bench.ask(self.not_answered, vectors)
+    def ways(self) -> tuple[dict[str, Way], dict[str, Product]]:
+        """Those that are compared, and those that tell as well when the documents do not say."""
+        paths, every = self.paths, EveryPiece(self.pieces)
+        rerank_s = DocumentSettings().rerank_ms / 1000
+        patient = replace(paths, served=Served(paths.served.wire, remember=True))
+        products = {
+            PLAIN: Product(paths, 0.0),
+            DEFAULT: Product(paths, rerank_s),
+            UNBOUNDED: Product(patient, UNBOUNDED_S),
+            EVERY: Product(patient, UNBOUNDED_S, every),
+        }
+        ways: dict[str, Way] = {
+            report.REFERENCE: paths.dense,
+            "words alone": paths.words,
+            "words alone, every piece scored": every.alone,
+            "reciprocal-rank fusion": paths.by_rank,
+            **{name: one.ranked for name, one in products.items()},
+            MERGED: products[DEFAULT].shown,
+        }
+        return ways, products
 
-    def ranking(self, bench: Bench, files: int) -> Table:
-        """Each way, beside the vectors alone."""
-        pieces = bench.index.pieces
-        answers = answering(self.answered, pieces)
-        lost = [one.text for one, right in zip(self.answered, answers, strict=True) if not right]
+    async def ask(self) -> None:
+        """All questions, in every way."""
+        asked = questions()
+        answers = answering(asked, {piece.id: piece.chunk.text for piece in self.pieces})
+        lost = [one.text for one, right in zip(asked, answers, strict=True) if not right]
         if lost:
             print(f"{len(lost)} questions have no answer in these versions of the packages: {lost}", file=sys.stderr)
-        ways: dict[str, Way] = {
-            report.REFERENCE: bench.dense,
-            "words alone (BM25)": bench.words,
-            "reciprocal-rank fusion": bench.by_rank,
-            "weighted": bench.weighted,
-            "weighted, reranked (default)": bench.reranked,
-            "the same, neighbours merged": bench.shown,
+        ways, products = self.ways()
+        for name, way in ways.items():
+            self.places[name] = [place(await way(q.text), right) for q, right in zip(asked, answers, strict=True)]
+        http = OverHTTP(self.paths, {one.text: one.known_by for one in asked})
+        self.places[HTTP] = [place(await http.ask(one.text), frozenset({1})) for one in asked]
+        for name in (PLAIN, DEFAULT):
+            self.refused[name] = {
+                one.text: not (await products[name].ask(one.text)).answered for one in [*asked, *absent()]
+            }
+
+    def tables(self) -> list[Table]:
+        """The held half, then all."""
+        asked, nothing, found = questions(), absent(), []
+        for half, held in (("the held half", True), ("all questions", False)):
+            kept = [n for n, one in enumerate(asked) if one.held or not held]
+            places = {name: [all_[n] for n in kept] for name, all_ in self.places.items()}
+            note = report.NOTE.format(questions=len(kept), files=self.files, pieces=len(self.pieces))
+            found.append(report.ranking(f"The right passage: {half}", note + self._pairs(), places))
+            yes = [asked[n] for n in kept]
+            near = [one for one in nothing if one.near and (one.held or not held)]
+            far = [one for one in nothing if not one.near and (one.held or not held)]
+            found.append(report.floor(half, (len(yes), len(near), len(far)), self._shares(yes, near, far)))
+        return found
+
+    def _pairs(self) -> str:
+        pairs = self.paths.served.pairs
+        return (
+            f" The default asked its reranker about {np.mean(pairs):.1f} pairs a question, of {len(pairs)} questions."
+        )
+
+    def _shares(self, yes: Sequence[Question], *no: Sequence[Question]) -> dict[str, tuple[float, ...]]:
+        return {
+            name: (
+                float(np.mean([said[one.text] for one in yes])),
+                *(1 - float(np.mean([said[one.text] for one in some])) for some in no),
+            )
+            for name, said in self.refused.items()
         }
-        places = {
-            name: [place(way(one), right) for one, right in zip(self.found, answers, strict=True)]
-            for name, way in ways.items()
-        }
-        note = NOTE.format(questions=len(self.answered), files=files, pieces=len(pieces), half=self.name)
-        return report.ranking("The right passage", note, places)
-
-    def floor(self, bench: Bench) -> Table:
-        """Refusals that are wrong, and answers that are."""
-        rows = {}
-        for name, rerank in (("without a reranker", False), ("with (default)", True)):
-            yes = [bench.answer(one, rerank=rerank).answered for one in self.found]
-            near = [bench.answer(one, rerank=rerank).answered for one in self.nothing if one.question.near]
-            far = [bench.answer(one, rerank=rerank).answered for one in self.nothing if not one.question.near]
-            rows[name] = (1 - float(np.mean(yes)), float(np.mean(near)), float(np.mean(far)))
-        near_ones = sum(one.near for one in self.not_answered)
-        note = FLOOR_NOTE.format(questions=len(self.answered), near=near_ones, far=len(self.not_answered) - near_ones)
-        return report.floor("The documents do not say", note, rows)
-
-    def fit(self, bench: Bench) -> None:
-        """Prints what this half would choose."""
-        cases = [
-            Case(one.vectors, one.words, right)
-            for one, right in zip(self.found, answering(self.answered, bench.index.pieces), strict=True)
-        ]
-        print("MRR@10 by the weight of words:")
-        for weight in WEIGHTS:
-            print(f"  {weight}: {np.mean(reciprocals(cases, Settings(words=weight))):.3f}")
-        print(f"Chosen: {tuned(cases).words}")
-        for name, rerank in (("plain", False), ("reranked", True)):
-            asked = [*self.found, *self.nothing]
-            rows = [bench.speaks(one, rerank=rerank) for one in asked]
-            most = max(map(len, rows))
-            told = [
-                (row, bool(one.question.known_by)) for row, one in zip(rows, asked, strict=True) if len(row) == most
-            ]
-            weights = fitted([row for row, _ in told], [said for _, said in told])
-            print(f"Floor, {name}: {', '.join(f'{weight:.2f}' for weight in weights)}")
 
 
-def _cost(bench: Bench) -> None:
-    asked = [pairs for pairs in bench.pairs if pairs]
-    print(f"Ranking: {1e3 * np.median(bench.ranking):.1f} ms (p95 {1e3 * np.percentile(bench.ranking, 95):.1f}).")
-    print(f"Pairs for the reranker: {np.mean(asked):.1f} for those {len(asked)} of {len(bench.pairs)} that had any.")
-    if bench.reranker.times:
-        times = 1e3 * np.array(bench.reranker.times)
-        print(f"A pair, on one core: {np.median(times):.0f} ms (p95 {np.percentile(times, 95):.0f}).")
+async def fit(paths: Paths, pieces: Sequence[Piece]) -> None:
+    """Prints what the half that is not held would choose."""
+    asked = [one for one in questions() if not one.held]
+    nothing = [one for one in absent() if not one.held]
+    answers = answering(asked, {piece.id: piece.chunk.text for piece in pieces})
+    found = [await paths.found(one.text) for one in asked]
+    cases = [Case(one.vectors, one.words, right) for one, right in zip(found, answers, strict=True)]
+    print("MRR@10 by the weight of words:")
+    for weight in WEIGHTS:
+        print(f"  {weight}: {np.mean(reciprocals(cases, Settings(words=weight))):.3f}")
+    print(f"Chosen: {tuned(cases).words}")
+    for name, rerank in (("plain", False), ("reranked", True)):
+        rows = [(await paths.speaks(one.text, rerank=rerank), bool(one.known_by)) for one in [*asked, *nothing]]
+        most = max(len(row) for row, _ in rows)
+        told = [one for one in rows if len(one[0]) == most]
+        weights = fitted([row for row, _ in told], [said for _, said in told])
+        print(f"Floor, {name}: {', '.join(f'{weight:.2f}' for weight in weights)}")
 
 
-def _half(all_: Sequence[Question], half: str) -> list[Question]:
-    return [one for one in all_ if half == "whole" or one.held == (half == "held")]
+def _chunking(options: argparse.Namespace) -> dict[str, Any] | None:
+    settings = DocumentSettings()
+    if (options.tokens, options.overlap) == (
+        settings.chunk_tokens,
+        settings.chunk_overlap_tokens,
+    ) and not options.sliding:
+        return None
+    static = {"max_chunk_size_tokens": options.tokens, "chunk_overlap_tokens": options.overlap}
+    return {"type": "static", "static": static, "outstation": {"by_structure": not options.sliding}}
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--half", choices=("held", "tuned", "whole"), default="held")
-    parser.add_argument("--fit", action="store_true", help="print what this half would choose, in place of tables")
-    parser.add_argument("--tokens", type=int, default=400, help="of a piece, at most")
-    parser.add_argument("--overlap", type=int, default=0, help="tokens that a piece repeats")
+    settings = DocumentSettings()
+    parser = argparse.ArgumentParser(prog="bench.questions", description=__doc__)
+    home = Path(os.environ.get("OUTSTATION_HOME", HERE.parent / ".outstation"))
+    parser.add_argument("--home", type=Path, default=home, help="the store with the models")
+    parser.add_argument("--kept", type=Path, help="a folder for what is read in: the next run with it only asks")
+    parser.add_argument("--index-only", action="store_true", help="read the pages in (--kept), and end")
+    parser.add_argument("--fit", action="store_true", help="print what the other half would choose, in place of tables")
+    parser.add_argument("--tokens", type=int, default=settings.chunk_tokens, help="of a piece, at most")
+    parser.add_argument(
+        "--overlap", type=int, default=settings.chunk_overlap_tokens, help="tokens that a piece repeats"
+    )
     parser.add_argument("--sliding", action="store_true", help="pieces that do not mind headings")
-    parser.add_argument("--no-headings", action="store_true", help="headings are not embedded")
-    parser.add_argument("--fts", default="", help="FTS5's tokenizer, such as 'porter unicode61'")
+    parser.add_argument("--write", action="store_true", help="keep the tables in bench/RESULTS.md")
     return parser
 
 

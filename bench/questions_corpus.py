@@ -5,15 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from rag.chunks import Strategy, Tokenize, chunk
-from rag.extract.limits import Limits
-from rag.extract.readers import read
-from rag.extract.source import Source
-from rag.types import Chunk
 
 HERE = Path(__file__).parent
 PACKAGES = {"nut-doc": "nut-doc/html", "frr-doc": "frr/html", "hplip-doc": "hplip-doc"}
@@ -38,15 +32,6 @@ class Question:
     near: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A chunk, and where it is from."""
-
-    file: str
-    place: int
-    chunk: Chunk
-
-
 def questions() -> list[Question]:
     """Those with an answer."""
     rows = (line.split("\t") for line in _lines("questions.tsv"))
@@ -66,10 +51,10 @@ def plain(text: str) -> str:
     return " ".join(text.translate(_QUOTES).lower().split())
 
 
-def answering(asked: Sequence[Question], pieces: Sequence[Piece]) -> list[frozenset[int]]:
-    """Of each question, the numbers of the pieces that answer it."""
-    texts = [plain(piece.chunk.text) for piece in pieces]
-    return [frozenset(n for n, text in enumerate(texts) if any(k in text for k in one.known_by)) for one in asked]
+def answering(asked: Sequence[Question], pieces: Mapping[int, str]) -> list[frozenset[int]]:
+    """Of each question, the ids of the pieces that answer it."""
+    texts = {id_: plain(text) for id_, text in pieces.items()}
+    return [frozenset(id_ for id_, text in texts.items() if any(k in text for k in one.known_by)) for one in asked]
 
 
 def pages(cache: Path) -> Mapping[str, Path]:
@@ -83,18 +68,6 @@ def pages(cache: Path) -> Mapping[str, Path]:
             if not _LEFT_OUT.search(name):
                 found[f"{package}/{name}"] = path
     return found
-
-
-def cut(files: Mapping[str, Path], tokenize: Tokenize, strategy: Strategy) -> list[Piece]:
-    """All files' chunks, as the product makes them."""
-    return list(_cut(files, tokenize, strategy))
-
-
-def _cut(files: Mapping[str, Path], tokenize: Tokenize, strategy: Strategy) -> Iterator[Piece]:
-    for name, path in files.items():
-        extracted = read(Source(path, name, Limits(), lambda page, pages, scanned: None))
-        for place, one in enumerate(chunk(extracted, tokenize, strategy)):
-            yield Piece(name, place, one)
 
 
 def _unpacked(package: str, cache: Path) -> Path:

@@ -7,10 +7,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bench.report import Table
+from bench.results import Part
 
 Places = Sequence[int | None]
 """Of each question, at which place its answer came, from 1; None: not among the first ten."""
 REFERENCE = "vectors alone"
+BEGIN = "<!-- written by `make bench-questions BENCH_ARGS=--write` -->"
+END = "<!-- end of questions -->"
+HEADING = """
+## Questions to documents
+
+What `make bench-questions` saw: questions of technicians to three packages' documentation, which a gateway has read in
+as it comes: its own chunks, its own embedder and reranker. Whatever was tuned was tuned on the half that is not held.
+
+"""
+NOTE = """{questions} questions to {files} pages of documentation in {pieces} pieces. An answer counts where a piece
+holds the very words that answer. In brackets: 95% of bootstrap samples."""
+FLOOR_NOTE = """False refusals: of {questions} questions that the documents answer. False answers: of {near} questions
+near to the documents' matter and {far} of another, none of which they answer."""
 _SAMPLES = 10_000
 
 
@@ -48,12 +62,17 @@ def ranking(title: str, note: str, ways: Mapping[str, Places]) -> Table:
     return Table(title, note, header, rows)
 
 
-def floor(title: str, note: str, rows: Mapping[str, tuple[float, float, float]]) -> Table:
-    """False refusals, and false answers to near and to far questions."""
+def floor(half: str, asked: tuple[int, int, int], rows: Mapping[str, Sequence[float]]) -> Table:
+    """False refusals, and false answers to near and to far questions. `asked`: how many of each."""
     header = ["way", "false refusals", "false answers, near", "false answers, far"]
-    return Table(title, note, header, [[name, *(f"{share:.1%}" for share in shares)] for name, shares in rows.items()])
+    shares = [[name, *(f"{share:.1%}" for share in shares)] for name, shares in rows.items()]
+    note = FLOOR_NOTE.format(questions=asked[0], near=asked[1], far=asked[2])
+    return Table(f"The documents do not say: {half}", note, header, shares)
 
 
 def _gain(values: Sequence[float], others: Sequence[float]) -> str:
     low, high = interval(values, others)
     return f"{np.mean(values) - np.mean(others):+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+keep = Part(BEGIN, END, HEADING).keep

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bench.questions_corpus import Piece, absent, answering, plain, questions
+from bench.questions_corpus import absent, answering, plain, questions
 from bench.questions_report import REFERENCE, interval, ranking, reached, reciprocal
 from bench.questions_ways import place
-from rag.types import Chunk
 
 
 def test_there_are_enough_questions_none_of_them_twice_and_both_halves_are_large() -> None:
@@ -25,11 +24,10 @@ def test_no_question_is_the_words_that_it_is_known_by() -> None:
 
 
 def test_a_piece_answers_where_it_has_the_words_whatever_their_case_and_quotes() -> None:
-    text = "Then set   POWERDOWNFLAG;\nit’s the file."
-    pieces = [Piece("a", 0, Chunk(text, 0, len(text), 9)), Piece("a", 1, Chunk("Nothing.", 50, 58, 2))]
+    pieces = {7: "Then set   POWERDOWNFLAG;\nit’s the file.", 9: "Nothing."}
     question = questions()[0]
     known = type(question)("which file", (plain("powerdownflag; it's"),))
-    assert answering([known, question], pieces) == [frozenset({0}), frozenset()]
+    assert answering([known, question], pieces) == [frozenset({7}), frozenset()]
 
 
 def test_a_place_is_of_the_first_that_answers_and_ends_at_ten() -> None:
