@@ -64,6 +64,11 @@ class Wire:
             raise RuntimeError(f"{request[:60]!r}: {answer[:600].decode(errors='replace')}")
         return orjson.loads(answer.partition(b"\r\n\r\n")[2])
 
+    def close(self) -> None:
+        """No more requests."""
+        if self._asker is not None:
+            self._asker.close()
+
     async def get(self, path: str) -> Any:
         """What is there."""
         return await self.call(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
