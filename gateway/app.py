@@ -138,6 +138,7 @@ def build_generation(
             DocumentModels(site, run, config.documents.reranker),
             config.documents,
             Rights({key.name: key.documents for key in config.keys}),
+            key_classes(config),
         ),
         config.escalations,
         config.responses.store,

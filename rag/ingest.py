@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from backends.errors import BackendError
 from rag.chunks import MAX_TOKENS, OVERLAP, Strategy
 from rag.extract import Cutting, ExtractionError, Extractor
+from rag.extract.errors import ReaderEnded
 from rag.retrieve import Running
 from rag.store.errors import StoreTrouble, Superseded
 from rag.store.records import Claim, LastError
@@ -102,13 +103,13 @@ class Ingest:
         self._lease_s = lease_s
         self._owner = f"{os.getpid()}-{secrets.token_hex(8)}"
 
-    async def one(self, embeds: Embeds) -> bool:
-        """The oldest job. False: there is none.
+    async def one(self, embeds: Embeds, *, smallest: bool = False) -> bool:
+        """The oldest job, or that of the smallest file. False: there is none.
 
         Raises:
             BackendError: it could not be done now and was given back; it is worth another try in a while.
         """
-        claim = await self._library.run(lambda store: store.work.claim(self._owner, self._lease_s))
+        claim = await self._library.run(lambda store: store.work.claim(self._owner, self._lease_s, smallest=smallest))
         if claim is None:
             return False
         try:
@@ -201,7 +202,9 @@ class Ingest:
             renewing.cancel()
 
     async def _failed(self, claim: Claim, error: ExtractionError) -> None:
-        """A fault of ours is worth another try."""
+        """A fault of ours is worth another try. What ends whoever reads it, each time, is the file's own."""
+        if isinstance(error, ReaderEnded) and claim.file.attempts >= MOST_FAULTS:
+            error = ExtractionError("invalid_file", error.message)
         if error.code == "server_error" and claim.file.attempts < MOST_FAULTS:
             await self._left(claim, tried=True)
             return

@@ -145,11 +145,11 @@ class Retriever:
             if pin.expired:
                 raise InvalidRequest(f"The vector store {pin.id!r} has expired.", code="vector_store_expired")
         found = [await self._one(question, wanted, pins) for question in wanted.questions]
-        classes = frozenset(pin.data_class for pin in pins if pin.data_class)
+        classes = frozenset[str]().union(*(pin.classes for pin in pins))
         self._touch(pins)
         results = _merged([results for results, _ in found], wanted)
         sure = max((said.confidence for _, said in found), default=0.0)
-        return Retrieved(results, sure, any(said.answered for _, said in found), classes)
+        return Retrieved(results, sure, bool(results) and any(said.answered for _, said in found), classes)
 
     async def _one(self, question: str, wanted: Wanted, pins: Sequence[Pinned]) -> tuple[list[Result], Answer]:
         limit = max(_LEAST_LOOKED, 2 * wanted.limit)
@@ -196,7 +196,9 @@ class Retriever:
         return await self._library.run(read)
 
     def _touch(self, pins: Sequence[Pinned]) -> None:
-        """Says that they are used. Nobody waits for that: a large file may just be written."""
+        """Says that they are used. Nobody waits for that, and one thread at most: a large file may just be written."""
+        if self._touching:
+            return
 
         def used(store: DocumentStore) -> None:
             for pin in pins:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gateway.documents.library import Library
 from gateway.documents.models import DocumentModels
@@ -16,16 +16,22 @@ class Documents:
     """For the routes.
 
     Attributes:
-        rights: of the API keys.
+        rights: of the API keys. key_classes: data classes of all that they send.
     """
 
     def __init__(
-        self, library: Library, models: DocumentModels, settings: DocumentSettings, rights: Rights | None = None
+        self,
+        library: Library,
+        models: DocumentModels,
+        settings: DocumentSettings,
+        rights: Rights | None = None,
+        key_classes: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         self.library = library
         self.models = models
         self.settings = settings
         self.rights = rights or Rights()
+        self.key_classes = key_classes or {}
         self._retriever = Retriever(library, models, settings.rerank_ms / 1000, library.pace)
 
     @property
@@ -36,7 +42,7 @@ class Documents:
     async def data_classes(self, stores: Sequence[str]) -> frozenset[str]:
         """Of all that is in them. Raises `NotThere`."""
         pins = await self.library.run(lambda store: [store.stores.pinned(id_) for id_ in stores])
-        return frozenset(pin.data_class for pin in pins if pin.data_class)
+        return frozenset[str]().union(*(pin.classes for pin in pins))
 
     async def search(self, wanted: Wanted) -> Retrieved:
         """See `Retriever.search`."""

@@ -18,7 +18,7 @@ from backends.types import GENERATES, Chunk, Event, Request, Usage
 from gateway.documents.asked import Search
 from gateway.documents.documents import Documents
 from gateway.documents.packing import Packing
-from gateway.documents.prompt import instructions, question_of, with_sources
+from gateway.documents.prompt import MOST_QUESTION_CHARS, instructions, question_of, with_sources
 from gateway.outcome import Outcome
 from gateway.said import said_of
 from policies.base import Route
@@ -119,6 +119,8 @@ class Grounded:
         retrieved = found.retrieved = await self._searched(found.question)
         request = outcome.request = replace(request, declared=request.declared | retrieved.data_classes)
         outcome.reasons.append(_reason(found))
+        if len(found.question) >= MOST_QUESTION_CHARS:
+            outcome.reasons.append(f"searched for the question's last {MOST_QUESTION_CHARS} characters")
         if self._silent:
             return request
         settings = self._documents.settings

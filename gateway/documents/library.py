@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -32,6 +32,7 @@ LANES: Final = max(1, min(4, os.cpu_count() or 1))
 """Runs of the embedder at once."""
 LOOK_S: Final = 5.0
 """Between looks for work that another gateway has left, where several share a store."""
+LEFT_S: Final = 3600.0
 TIDY_S: Final = 60.0
 PAUSE_S: Final = 5.0
 
@@ -110,7 +111,7 @@ class Library:
         self._lease = lease
         if self._is_there():
             self.wake()
-        self._tasks = [asyncio.create_task(self._work_on()) for _ in range(AT_ONCE)]
+        self._tasks = [asyncio.create_task(self._work_on(smallest=n > 0)) for n in range(AT_ONCE)]
         self._tasks.append(asyncio.create_task(self._tidy()))
 
     def _is_there(self) -> bool:
@@ -134,12 +135,13 @@ class Library:
             self._store.close()
             self._store = None
 
-    async def _work_on(self) -> None:
+    async def _work_on(self, *, smallest: bool) -> None:
+        """`smallest`: one of the places is for small files, so that they need not all wait for large ones."""
         await self._news.wait()
         while True:
             self._news.clear()
             try:
-                while await self._one():
+                while await self._one(smallest=smallest):
                     pass
             except BackendError as error:
                 log.warning("documents wait: %s", error.message)
@@ -149,12 +151,12 @@ class Library:
                 async with asyncio.timeout(LOOK_S):
                     await self._news.wait()
 
-    async def _one(self) -> bool:
+    async def _one(self, *, smallest: bool) -> bool:
         """Does one job. Each in the configuration in force when it begins."""
         assert self._lease is not None
         ingest = await self._ingesting()
         with self._lease() as generation:
-            done = await ingest.one(generation.inference.documents.models)
+            done = await ingest.one(generation.inference.documents.models, smallest=smallest)
         await self.run(_finish_rebuilds)
         return done
 
@@ -163,7 +165,7 @@ class Library:
             from rag.extract import Extractor
             from rag.ingest import Ingest
 
-            await asyncio.to_thread(shutil.rmtree, self._work, ignore_errors=True)  # what a crash has left
+            await asyncio.to_thread(_clear, self._work)
             self._extractor = Extractor()
             self._ingest = Ingest(
                 self,
@@ -184,6 +186,14 @@ class Library:
                 continue
             with contextlib.suppress(BackendError):
                 await self.run(lambda store: (store.stores.expire(), store.files.expire()))
+
+
+def _clear(work: Path) -> None:
+    """What a crash has left. Not what is young: another gateway of this home may be reading it."""
+    for file in work.glob("reading-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > LEFT_S:
+                file.unlink()
 
 
 def _finish_rebuilds(store: DocumentStore) -> None:

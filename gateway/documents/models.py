@@ -83,9 +83,12 @@ class DocumentModels:
         if not self._reranker:
             return ()
         try:
-            name = self._site.resolve(self._reranker, "rerank").routes[0].model
+            route = self._site.resolve(self._reranker, "rerank").routes[0]
         except BackendError:
             return ()
+        if route.location == "remote" or "rerank" not in route.kinds:
+            return ()  # passages are shown to nobody outside, whatever they hold
+        name = route.model
         options = {"query": question, "truncate": True}
         request = Request(f"documents-{new_id()}", name, "rerank", prompts=tuple(texts), options=options)
         results, _ = await self._run(name, request)

@@ -46,6 +46,7 @@ def store_object(store: VectorStore) -> Object:
         "metadata": store.metadata,
         "outstation": {
             "data_class": store.data_class,
+            "data_classes": sorted(store.classes),
             "embedder": store.embedder.name,
             "reindex": _reindex(store),
         },

@@ -16,7 +16,7 @@ from backends.errors import InvalidRequest
 from gateway.documents.documents import Documents
 from gateway.documents.objects import Object, list_object
 from gateway.documents.rights import Deed
-from gateway.routes.inference import outcome_of
+from gateway.routes.inference import outcome_of, said_classes
 from gateway.schemas.parse import check, parse_json, read_body
 from rag.store.base import DocumentStore
 from rag.store.errors import NotThere
@@ -34,6 +34,11 @@ _PLACES: Final = ("after", "before")
 def allowed(documents: Documents, http: HTTPRequest, deed: Deed) -> None:
     """Raises `RefusedError` where the request's key may not do it."""
     documents.rights.check(outcome_of(http).key, deed)
+
+
+def declared(documents: Documents, http: HTTPRequest) -> frozenset[str]:
+    """Data classes of what the request brings, by its key and its headers. Raises `InvalidRequest`."""
+    return said_classes(http.scope) | documents.key_classes.get(outcome_of(http).key, frozenset())
 
 
 def id_of(http: HTTPRequest, what: str, name: str = "id") -> str:

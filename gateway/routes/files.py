@@ -15,7 +15,7 @@ from backends.errors import InvalidRequest
 from gateway.documents.documents import Documents
 from gateway.documents.objects import deleted_object, file_object
 from gateway.documents.uploads import upload
-from gateway.routes.documents import Endpoint, allowed, answered, cut_of, id_of, listed
+from gateway.routes.documents import Endpoint, allowed, answered, cut_of, declared, id_of, listed
 from gateway.routes.site import json_response
 from gateway.schemas.documents import FileForm
 from gateway.schemas.parse import check
@@ -36,13 +36,14 @@ def create_endpoint(documents: Documents) -> Endpoint:
 
     async def create_file(http: HTTPRequest) -> Response:
         allowed(documents, http, "manage")
+        classes = declared(documents, http)
         folder, secret = documents.library.uploads
         async with upload(http, folder, documents.settings.max_file_mb, secret=secret) as given:
             form = check(FileForm, _fields(given.fields))
             seconds = form.expires_after.seconds if form.expires_after else None
             async with documents.library.adding:
                 kept = await documents.library.run(
-                    lambda store: store.files.add(given.name, form.purpose, given.parts(), seconds)
+                    lambda store: store.files.add(given.name, form.purpose, given.parts(), seconds, classes)
                 )
         return json_response(file_object(kept))
 

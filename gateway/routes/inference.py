@@ -128,9 +128,7 @@ def controls(wire: Asked, http: HTTPRequest, key_classes: Mapping[str, frozenset
     )
     deadline = _agree(body.deadline_ms if body else None, _deadline(_once(scope, DEADLINE_HEADER)), "deadline_ms")
     key = outcome_of(http).key
-    declared = frozenset((body.data_classes if body else None) or ()) | _classes(
-        headers_named(scope, CLASSES_HEADER.encode())
-    )
+    declared = frozenset((body.data_classes if body else None) or ()) | said_classes(scope)
     return {
         "locality": locality,
         "deadline_s": None if deadline is None else deadline / 1000,
@@ -139,6 +137,11 @@ def controls(wire: Asked, http: HTTPRequest, key_classes: Mapping[str, frozenset
         "stream": isinstance(wire, Generation) and bool(wire.stream),
         "key": key,
     }
+
+
+def said_classes(scope: Scope) -> frozenset[str]:
+    """Data classes that the headers name. Raises `InvalidRequest`."""
+    return _classes(headers_named(scope, CLASSES_HEADER.encode()))
 
 
 def _once(scope: Scope, name: str) -> str | None:

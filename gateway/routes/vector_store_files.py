@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from gateway.documents.documents import Documents
 from gateway.documents.objects import Object, batch_object, content_page, deleted_object, store_file_object
-from gateway.routes.documents import Endpoint, allowed, answered, asked, choice, cut_of, id_of, listed
+from gateway.routes.documents import Endpoint, allowed, answered, asked, choice, cut_of, declared, id_of, listed
 from gateway.schemas.documents import (
     AutoStrategy,
     FileBatchRequest,
@@ -39,7 +39,8 @@ def add_endpoint(documents: Documents) -> Endpoint:
         allowed(documents, http, "manage")
         id_ = id_of(http, STORE)
         entry = _entry(documents, await asked(http, StoreFileRequest), "")
-        added = await answered(documents, lambda store: _shown(documents, store.members.add(id_, entry)))
+        classes = declared(documents, http)
+        added = await answered(documents, lambda store: _shown(documents, store.members.add(id_, entry, classes)))
         documents.library.wake()
         return added
 
@@ -117,7 +118,8 @@ def add_batch_endpoint(documents: Documents) -> Endpoint:
         allowed(documents, http, "manage")
         id_ = id_of(http, STORE)
         entries = _entries(documents, await asked(http, FileBatchRequest))
-        added = await answered(documents, lambda store: batch_object(store.members.add_batch(id_, entries)))
+        classes = declared(documents, http)
+        added = await answered(documents, lambda store: batch_object(store.members.add_batch(id_, entries, classes)))
         documents.library.wake()
         return added
 

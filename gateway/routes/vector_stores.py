@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from starlette.requests import Request as HTTPRequest
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from backends.errors import BackendError, InvalidRequest
 from gateway.documents.documents import Documents
 from gateway.documents.objects import deleted_object, search_page, store_object
-from gateway.routes.documents import Endpoint, allowed, answered, asked, cut_of, id_of, listed
+from gateway.routes.documents import Endpoint, allowed, answered, asked, cut_of, declared, id_of, listed
 from gateway.routes.vector_store_files import kept_strategy
 from gateway.schemas.documents import ReindexRequest, SearchRequest, VectorStoreRequest, VectorStoreUpdate
 from rag.filters import parse
@@ -26,6 +26,13 @@ STORE = "vector store"
 RESULTS = 10
 
 
+class Classes(NamedTuple):
+    """Of a new vector store: its own, and those of the request that makes it."""
+
+    own: str
+    declared: frozenset[str]
+
+
 def create_endpoint(documents: Documents) -> Endpoint:
     """Makes one, with the files that it is to have."""
 
@@ -37,7 +44,8 @@ def create_endpoint(documents: Documents) -> Endpoint:
         data_class = (own.data_class if own else None) or documents.settings.data_class
         chunking = kept_strategy(documents, wire.chunking_strategy)
         entries = [Entry(id_, chunking=chunking) for id_ in dict.fromkeys(wire.file_ids or ())]
-        made = await answered(documents, lambda store: store_object(_made(store, wire, embedder, data_class, entries)))
+        classes = Classes(data_class, declared(documents, http))
+        made = await answered(documents, lambda store: store_object(_made(store, wire, embedder, classes, entries)))
         documents.library.wake()
         return made
 
@@ -147,7 +155,7 @@ def _embedder(documents: Documents, name: str | None, param: str) -> Embedder:
 
 
 def _made(
-    store: DocumentStore, wire: VectorStoreRequest, embedder: Embedder, data_class: str, entries: Sequence[Entry]
+    store: DocumentStore, wire: VectorStoreRequest, embedder: Embedder, classes: Classes, entries: Sequence[Entry]
 ) -> VectorStore:
     for entry in entries:
         store.files.get(entry.file_id)
@@ -157,7 +165,8 @@ def _made(
         embedder,
         metadata=wire.metadata,
         description=kept(wire.description or ""),
-        data_class=data_class,
+        data_class=classes.own,
+        declared=classes.declared,
         expires_after=days,
     )
     if not entries:

@@ -68,7 +68,10 @@ class Reindexing(Out):
 
 
 class OwnOfStore(Out):
-    data_class: str = Field(description="Of all that is in it: decides whether it may leave the site.")
+    data_class: str = Field(description="Its own.")
+    data_classes: list[str] = Field(
+        description="With those that its files brought: they decide whether what is in it may leave the site."
+    )
     embedder: str = Field(description="The model that it is pinned to.")
     reindex: Reindexing | None
 

@@ -22,6 +22,13 @@ class ExtractionError(Exception):
         self.message = message
 
 
+class ReaderEnded(ExtractionError):
+    """The process that read it has ended before it was done."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("server_error", message)
+
+
 def unsupported(message: str) -> ExtractionError:
     """The kind of file is not read here."""
     return ExtractionError("unsupported_file", message)

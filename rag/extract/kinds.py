@@ -10,6 +10,8 @@ from rag.extract.decoding import looks_like_text
 from rag.extract.errors import ExtractionError, invalid, unsupported
 
 HEAD_BYTES = 1 << 16
+READERS = 1
+"""To be raised when a file's text becomes another one: what was read before is then read anew when it is sent again."""
 
 _BY_SUFFIX = {
     "pdf": "pdf",
@@ -116,6 +118,11 @@ def kind_of(path: Path, name: str) -> str:
     if suffix in _ADVICE and promised is None:
         raise _not_read(suffix, name)
     return promised or _kind_of_text(head)
+
+
+def promised(name: str) -> str:
+    """What the name says that the file is; empty: nothing."""
+    return _by_name(name) or ""
 
 
 def _suffix(name: str) -> str:

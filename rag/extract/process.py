@@ -18,7 +18,7 @@ import orjson
 
 from rag.extract import wire
 from rag.extract.builder import scrub, squeeze
-from rag.extract.errors import ExtractionError, invalid
+from rag.extract.errors import ExtractionError, ReaderEnded, invalid
 from rag.extract.limits import Cutting, Limits
 from rag.types import Document, Extracted
 
@@ -285,6 +285,4 @@ def _too_much(name: str, limits: Limits) -> ExtractionError:
 
 
 def _ended(name: str) -> ExtractionError:
-    return ExtractionError(
-        "server_error", f"The process that read {name} ended before it was done. Try again; or save the file anew."
-    )
+    return ReaderEnded(f"The process that read {name} ended before it was done. Try again; or save the file anew.")

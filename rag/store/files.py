@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from rag.store.engine import Cursor, Engine, Row
 from rag.store.errors import NotThere
 from rag.store.index import remove_members
-from rag.store.parts import kept, new_id, number, page
+from rag.store.parts import classes_text, kept, new_id, number, page
 from rag.store.records import Cut, FileRecord, Page
 
 PART_BYTES = 1 << 20
@@ -30,11 +30,19 @@ class Files:
         self._engine = engine
         self._clock = clock
 
-    def add(self, name: str, purpose: str, content: Iterable[bytes], expires_after: float | None = None) -> FileRecord:
+    def add(
+        self,
+        name: str,
+        purpose: str,
+        content: Iterable[bytes],
+        expires_after: float | None = None,
+        declared: frozenset[str] = frozenset(),
+    ) -> FileRecord:
         """Keeps a file; on the disk when this returns. Others wait to write meanwhile: let `content` be at hand.
 
         Args:
             expires_after: seconds after which `expire` removes it; None: never.
+            declared: data classes, which every store that it comes into has from then on.
         """
         id_, name, digest, size = new_id("file-"), kept(name), hashlib.sha256(), 0
         with self._engine.write() as cursor:
@@ -49,8 +57,9 @@ class Files:
             created = self._clock()
             expires = None if expires_after is None else created + expires_after
             cursor.run(
-                "INSERT INTO files (id, name, purpose, size, created, content, expires) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (id_, name, purpose, size, created, same, expires),
+                "INSERT INTO files (id, name, purpose, size, created, content, expires, classes) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (id_, name, purpose, size, created, same, expires, classes_text(declared)),
             )
         return FileRecord(id_, name, purpose, size, digest.hexdigest(), created, expires)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from backends.errors import InvalidRequest
+from rag.extract.kinds import READERS, promised
 from rag.store.engine import MOST_PIECES, Cursor, Engine, piece_id
 from rag.store.errors import OtherEmbedder, Superseded
 from rag.store.parts import dump, embedder_number, embedder_of, kept
@@ -63,7 +64,7 @@ class Index:
         size = sum(len(chunk.text.encode()) for chunk in chunks) + vectors.nbytes
         made = cursor.one(
             "INSERT INTO docs (sha256, chunking, embedder, pieces, bytes) VALUES (?, ?, ?, ?, ?) RETURNING n",
-            (claim.file.sha256, dump(claim.file.chunking), embedder, len(chunks), size),
+            (claim.file.sha256, _how(claim), embedder, len(chunks), size),
         )
         assert made is not None
         doc = int(made[0])
@@ -119,9 +120,14 @@ def _held(cursor: Cursor, claim: Claim) -> tuple[int, int]:
 def _find(cursor: Cursor, claim: Claim, embedder: int) -> int | None:
     row = cursor.one(
         "SELECT n FROM docs WHERE sha256 = ? AND chunking = ? AND embedder = ?",
-        (claim.file.sha256, dump(claim.file.chunking), embedder),
+        (claim.file.sha256, _how(claim), embedder),
     )
     return int(row[0]) if row else None
+
+
+def _how(claim: Claim) -> str:
+    """What else a document depends on: how it was cut, and as what it was read, and by which version of the readers."""
+    return dump({**claim.file.chunking, "as": promised(claim.file.name), "readers": READERS})
 
 
 def _complete(engine: Engine, cursor: Cursor, claim: Claim, member: int, doc: int) -> None:

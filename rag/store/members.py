@@ -12,7 +12,7 @@ from rag.filters import columns
 from rag.store.engine import Cursor, Engine, Row
 from rag.store.errors import NotThere, Superseded
 from rag.store.index import remove_members, touched
-from rag.store.parts import dump, embedder_of, new_id, number, page
+from rag.store.parts import classes_of, classes_text, dump, embedder_of, new_id, number, page
 from rag.store.records import Attributes, Batch, Claim, Counts, Cut, Entry, FileStatus, LastError, Page, StoreFile
 
 SELECT_MEMBER = (
@@ -34,20 +34,26 @@ class Members:
         self._engine = engine
         self._clock = clock
 
-    def add(self, store_id: str, entry: Entry) -> StoreFile:
-        """Puts a file into a store; it is in progress then. One that is there already is begun anew."""
+    def add(self, store_id: str, entry: Entry, declared: frozenset[str] = frozenset()) -> StoreFile:
+        """Puts a file into a store; it is in progress then. One that is there already is begun anew.
+
+        Args:
+            declared: data classes that the store has from then on, besides its own and the file's.
+        """
         with self._engine.write() as cursor:
             store = _living(cursor, store_id)
+            _classify(cursor, store, [entry], declared)
             return member(cursor, self._put(cursor, store, entry, None))
 
-    def add_batch(self, store_id: str, entries: Sequence[Entry]) -> Batch:
-        """Puts several: all of them, or none."""
+    def add_batch(self, store_id: str, entries: Sequence[Entry], declared: frozenset[str] = frozenset()) -> Batch:
+        """Puts several: all of them, or none. `declared`: as of `add`."""
         id_, now = new_id("vsfb_"), self._clock()
         with self._engine.write() as cursor:
             store = _living(cursor, store_id)
             asked = "INSERT INTO batches (id, store, created) VALUES (?, ?, ?) RETURNING n"
             row = cursor.one(asked, (id_, store, now))
             assert row is not None
+            _classify(cursor, store, entries, declared)
             for entry in entries:
                 self._put(cursor, store, entry, row[0])
             return Batch(id_, store_id, now, counts(cursor, "batch", row[0]))
@@ -125,18 +131,22 @@ class Work:
         self._engine = engine
         self._clock = clock
 
-    def claim(self, owner: str, lease_s: float) -> Claim | None:
+    def claim(self, owner: str, lease_s: float, *, smallest: bool = False) -> Claim | None:
         """The oldest file that nobody works on: new ones first, then those of stores that are rebuilt. One that was
         begun before comes after those that were not.
 
         Args:
             owner: no other worker's, in any process, ever.
+            smallest: the smallest of the new ones, so that they need not all wait for a large one.
             lease_s: after so many seconds without `renew` another worker may have it: whoever claimed it has died.
         """
         now = self._clock()
         with self._engine.write() as cursor:
+            order = "m.attempts, f.size, m.n" if smallest else "m.attempts, m.n"
             fresh = cursor.one(
-                "SELECT n FROM members WHERE status = 'in_progress' AND until <= ? ORDER BY attempts, n LIMIT 1", (now,)
+                "SELECT m.n FROM members m JOIN files f ON f.n = m.file "  # noqa: S608
+                f"WHERE m.status = 'in_progress' AND m.until <= ? ORDER BY {order} LIMIT 1",
+                (now,),
             )
             found = fresh or cursor.one(
                 "SELECT m.n FROM members m JOIN stores s ON s.n = m.store WHERE s.next_embedder IS NOT NULL "
@@ -217,6 +227,27 @@ def _living(cursor: Cursor, store_id: str) -> int:
     if cursor.one("SELECT 1 FROM stores WHERE n = ? AND expired = 1", (n,)):
         raise InvalidRequest(f"The vector store {store_id!r} has expired.", param="vector_store_id")
     return n
+
+
+def _classify(cursor: Cursor, store: int, entries: Sequence[Entry], declared: frozenset[str]) -> None:
+    """A store has the classes of all that was ever put into it, and a file those of every store that it was in: no way
+    through another store takes a class away."""
+    row = cursor.one("SELECT data_class, classes FROM stores WHERE n = ?", (store,))
+    assert row is not None
+    files = [number(cursor, "files", "file", entry.file_id, "file_id") for entry in entries]
+    own: frozenset[str] = frozenset()
+    have = {}
+    for file in files:
+        (text,) = cursor.one("SELECT classes FROM files WHERE n = ?", (file,)) or ("",)
+        have[file] = classes_of(text)
+        own |= have[file]
+    brought = classes_of(row[1]) | own | declared
+    if brought != classes_of(row[1]):
+        cursor.run("UPDATE stores SET classes = ? WHERE n = ?", (classes_text(brought), store))
+    beside = brought | classes_of(row[0])
+    for file, classes in have.items():
+        if not beside <= classes:
+            cursor.run("UPDATE files SET classes = ? WHERE n = ?", (classes_text(classes | beside), file))
 
 
 def _describe(cursor: Cursor, n: int, store: int, attributes: Attributes) -> None:

@@ -34,6 +34,16 @@ def dump(value: Mapping[str, Any] | Sequence[Any]) -> str:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
+def classes_of(text: str) -> frozenset[str]:
+    """Data classes, as they are kept."""
+    return frozenset(one for one in text.split(",") if one)
+
+
+def classes_text(classes: frozenset[str]) -> str:
+    """The reverse."""
+    return ",".join(sorted(classes))
+
+
 def number(cursor: Cursor, table: str, what: str, id_: str, param: str | None = None) -> int:
     """The number of the row with that id. Raises `NotThere`."""
     row = cursor.one(f"SELECT n FROM {table} WHERE id = ?", (id_,))  # noqa: S608

@@ -54,7 +54,7 @@ class VectorStore:
     """A vector store.
 
     Attributes:
-        data_class: of all that is in it: decides whether it may leave the box.
+        data_class: its own. classes: with those that its files brought: they decide whether what is in it may leave.
         embedder: what its vectors are made by; `next_embedder`: what it is being rebuilt with, if it is.
         settings: of its search, such as weights; the store does not read them.
         expires_after: days without use; None: never.
@@ -78,6 +78,7 @@ class VectorStore:
     rebuilt: int = 0
     rebuild_failed: int = 0
     description: str = ""
+    classes: frozenset[str] = frozenset()
 
     @property
     def status(self) -> Literal["expired", "in_progress", "completed"]:

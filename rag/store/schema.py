@@ -82,7 +82,12 @@ ALTER TABLE stores ADD COLUMN description {text} NOT NULL DEFAULT '';
 _FOURTH: Final = """
 ALTER TABLE chunks ADD COLUMN pages {text} NOT NULL DEFAULT '[]';
 """
-VERSIONS: Final = (_FIRST, _SECOND, _THIRD, _FOURTH)
+# Data classes, with commas between: that a file was sent with or has been beside; that a store's files brought.
+_FIFTH: Final = """
+ALTER TABLE files ADD COLUMN classes {text} NOT NULL DEFAULT '';
+ALTER TABLE stores ADD COLUMN classes {text} NOT NULL DEFAULT '';
+"""
+VERSIONS: Final = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
 
 
 def statements(version: int, words: Mapping[str, str]) -> list[str]:

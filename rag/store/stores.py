@@ -14,7 +14,7 @@ from rag.store.engine import Cursor, Engine, Row
 from rag.store.errors import NotThere
 from rag.store.index import known_embedder, remove_members, remove_unused, touched
 from rag.store.members import counts
-from rag.store.parts import dump, embedder_of, new_id, number, page
+from rag.store.parts import classes_of, classes_text, dump, embedder_of, new_id, number, page
 from rag.store.records import Cut, Page, VectorStore
 from rag.types import Embedder
 
@@ -24,7 +24,7 @@ AT_ONCE: Final = 20
 PAUSE_S: Final = 0.002
 _SELECT: Final = (
     "SELECT s.id, s.name, s.embedder, s.created, s.last_active, s.metadata, s.settings, s.data_class, s.expires_after, "
-    "s.expired, s.next_embedder, s.n, s.description FROM stores s"
+    "s.expired, s.next_embedder, s.n, s.description, s.classes FROM stores s"
 )
 _TEXTS: Final = ("name", "description", "data_class")
 _JSON: Final = ("metadata", "settings")
@@ -37,7 +37,7 @@ class Pinned:
     id: str
     embedder: Embedder
     settings: Mapping[str, Any]
-    data_class: str
+    classes: frozenset[str]
     expired: bool
 
 
@@ -60,6 +60,7 @@ class Stores:
         metadata: Mapping[str, str] | None = None,
         description: str = "",
         data_class: str = "",
+        declared: frozenset[str] = frozenset(),
         expires_after: int | None = None,
     ) -> VectorStore:
         """An empty one. `expires_after`: days without use."""
@@ -67,7 +68,7 @@ class Stores:
         with self._engine.write() as cursor:
             made = cursor.one(
                 "INSERT INTO stores (id, name, embedder, metadata, description, settings, data_class, expires_after, "
-                "created, last_active) VALUES (?, ?, ?, ?, ?, '{}', ?, ?, ?, ?) RETURNING n",
+                "created, last_active, classes) VALUES (?, ?, ?, ?, ?, '{}', ?, ?, ?, ?, ?) RETURNING n",
                 (
                     id_,
                     name,
@@ -78,6 +79,7 @@ class Stores:
                     expires_after,
                     now,
                     now,
+                    classes_text(declared),
                 ),
             )
             assert made is not None
@@ -91,10 +93,11 @@ class Stores:
     def pinned(self, id_: str) -> Pinned:
         """What a search has to know of one."""
         with self._engine.read() as cursor:
-            row = cursor.one("SELECT embedder, settings, data_class, expired FROM stores WHERE id = ?", (id_,))
+            row = cursor.one("SELECT embedder, settings, data_class, classes, expired FROM stores WHERE id = ?", (id_,))
             if row is None:
                 raise NotThere("vector store", id_)
-            return Pinned(id_, embedder_of(cursor, row[0]), orjson.loads(row[1]), row[2], bool(row[3]))
+            classes = classes_of(row[2]) | classes_of(row[3])
+            return Pinned(id_, embedder_of(cursor, row[0]), orjson.loads(row[1]), classes, bool(row[4]))
 
     def rebuilding(self) -> Sequence[str]:
         """Ids of those that are being rebuilt."""
@@ -108,9 +111,12 @@ class Stores:
             return page(cursor, (_SELECT, "s.n"), [], cut, place, lambda row: self._record(cursor, row))
 
     def modify(self, id_: str, changes: Mapping[str, Any]) -> VectorStore:
-        """Changes some of `name`, `description`, `metadata`, `settings`, `data_class`, `expires_after`."""
+        """Changes some of `name`, `description`, `metadata`, `settings`, `data_class`, `expires_after`. One that has
+        files keeps the class that it had, besides the other one."""
         with self._engine.write() as cursor:
             n = number(cursor, "stores", "vector store", id_)
+            if "data_class" in changes:
+                _keep_class(cursor, n)
             for name, value in changes.items():
                 if name not in (*_TEXTS, *_JSON, "expires_after"):
                     raise InvalidRequest(f"A vector store's {name!r} cannot be changed.", param=name)
@@ -217,7 +223,8 @@ class Stores:
         return self._record(cursor, row)
 
     def _record(self, cursor: Cursor, row: Row) -> VectorStore:
-        id_, name, embedder, created, last_active, metadata, settings, data_class, after, expired, next_, n, told = row
+        id_, name, embedder, created, last_active, metadata, settings, data_class, after, expired, next_, n, *rest = row
+        told, brought = rest
         rebuilt, failed = _rebuilt(cursor, n) if next_ is not None else (0, 0)
         used = cursor.one("SELECT sum(d.bytes) FROM members m JOIN docs d ON d.n = m.doc WHERE m.store = ?", (n,))
         return VectorStore(
@@ -237,7 +244,15 @@ class Stores:
             rebuilt=rebuilt,
             rebuild_failed=failed,
             description=told,
+            classes=classes_of(data_class) | classes_of(brought),
         )
+
+
+def _keep_class(cursor: Cursor, n: int) -> None:
+    if cursor.one("SELECT 1 FROM members WHERE store = ? LIMIT 1", (n,)):
+        data_class, classes = cursor.one("SELECT data_class, classes FROM stores WHERE n = ?", (n,)) or ("", "")
+        kept = classes_text(classes_of(classes) | classes_of(data_class))
+        cursor.run("UPDATE stores SET classes = ? WHERE n = ?", (kept, n))
 
 
 def _rebuilt(cursor: Cursor, n: int) -> tuple[int, int]:

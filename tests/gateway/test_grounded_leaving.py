@@ -4,6 +4,7 @@ often; and what stands in a document is data."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 
 import orjson
 import pytest
@@ -14,11 +15,13 @@ from backends.remote import answers
 from backends.types import Chunk, Usage
 from policies.signals import sentences
 from tests.gateway.conftest import living
+from tests.gateway.document_site import embedder
 from tests.gateway.grounded_site import MANUAL, PATHS, QUESTION, model
 from tests.gateway.small_models import SmallModel, judging
 from tests.gateway.test_grounded import DIALECTS, STREAMS, ask, rows, site  # noqa: F401 - fixtures
 from tests.gateway.test_responses import WEATHER
 from tests.gateway.test_routing import DOWN, Remote
+from tests.rag.stores import work
 
 pytestmark = pytest.mark.anyio
 MAIL = "The gasket of the pump P-7 is sold by jo@example.org for 45 EUR. "
@@ -311,3 +314,39 @@ async def test_whoever_takes_over_has_room_and_is_not_loaded_just_in_case(site, 
     if down:
         (request,) = local.requests
         assert (await local.count(request)).tokens <= 2000 - 500
+
+
+KEYS = (
+    ALLOWED.replace('email = "redact"', 'documents = "allow", secret = "deny"')
+    + "".join(
+        f'[[keys]]\nname = "{name}"\nsha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n{more}\n'
+        for name, more in (("clinic", 'data_classes = ["secret"]'), ("boss", ""))
+    )
+    + '[small_models]\nembedding = "e"\n'
+)
+
+
+@pytest.mark.parametrize("how", ["key", "header", "another store"])
+async def test_what_a_key_or_a_header_declares_stays_with_the_document(make_app, connect, tmp_path, how):
+    remote = Remote()
+    app = make_app(model(), embedder(tmp_path), config=KEYS, remote=[remote.pair])
+    boss, clinic = ({"Authorization": f"Bearer {name}"} for name in ("boss", "clinic"))
+    sender = clinic if how == "key" else {**boss, "x-outstation-data-classes": "secret"}
+    form = {"data": {"purpose": "assistants"}, "files": {"file": ("m.txt", MANUAL)}}
+    async with connect(app) as client:
+        file = (await client.post("/v1/files", **form, headers=sender)).json()["id"]
+        if how == "another store":
+            file = (await client.post("/v1/files", **form, headers=boss)).json()["id"]
+            first = await client.post("/v1/vector_stores", json={"file_ids": [file]}, headers=sender)
+            assert first.json()["outstation"]["data_classes"] == ["documents", "secret"]
+        store = (await client.post("/v1/vector_stores", json={"file_ids": [file]}, headers=boss)).json()
+        assert store["outstation"]["data_classes"] == ["documents", "secret"]
+        await app.shared.library.run(work)
+        body = {
+            "model": "acme/large",
+            "messages": [{"role": "user", "content": QUESTION}],
+            "outstation": {"vector_store_ids": [store["id"]]},
+        }
+        answer = await client.post("/v1/chat/completions", json=body, headers=boss)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "privacy_denied")
+    assert remote.backend.requests == []

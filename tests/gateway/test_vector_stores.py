@@ -47,7 +47,12 @@ async def test_a_store_is_made_described_changed_and_removed(site, sdk):
         2,
     )
     assert made.expires_at == made.last_active_at + 3 * 86_400
-    assert made.model_extra["outstation"] == {"data_class": "internal", "embedder": "other", "reindex": None}
+    assert made.model_extra["outstation"] == {
+        "data_class": "internal",
+        "data_classes": ["internal"],
+        "embedder": "other",
+        "reindex": None,
+    }
     assert made.model_extra["description"] == "All of them"
     assert await site.read_in() == 2
     ready = await sdk.vector_stores.retrieve(made.id)

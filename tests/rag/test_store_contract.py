@@ -17,6 +17,7 @@ from rag.store.engine import Engine
 from rag.store.errors import NotThere, OtherEmbedder, Superseded
 from rag.store.records import Counts, Cut, Entry, LastError
 from rag.store.stores import AT_ONCE, Stores
+from rag.types import Chunk
 from tests.rag.stores import OTHER, SMALL, Site, chunks, index, nearest, put, texts, vector, work
 
 
@@ -469,6 +470,22 @@ def test_no_question_is_a_command(site: Site) -> None:
     assert not site.store.search.find(store.id, text="").words
 
 
+@pytest.mark.parametrize("long", ["a" * 5_000, "é" * 1_500, f"http://site.example/{'x' * 5_000}/P-7"])
+def test_a_very_long_word_is_no_trouble(site: Site, long: str) -> None:
+    id_ = site.store.stores.create("", SMALL).id
+    file = site.store.files.add("manual.txt", "assistants", [b"long"])
+    site.store.members.add(id_, Entry(file.id))
+    claim = site.store.work.claim("worker", 60.0)
+    assert claim
+    text = f"valve {long} gasket"
+    site.store.index.finish(claim, SMALL, [Chunk(text, 0, len(text), 9)], np.stack([vector(text)]))
+    for question in (long, f"gasket {long}", f"valve {long} gasket"):
+        found = site.store.search.find(id_, text=question, vector=vector(text), embedder=SMALL)
+        assert len(found.vectors) == 1
+        assert bool(found.words) or question == long
+    assert site.store.search.find(id_, text=f"gasket {long}").words
+
+
 def test_text_that_no_database_can_keep_keeps_its_places(site: Site) -> None:
     store = site.store.stores.create("", SMALL)
     put(site.store, store.id, "x")
@@ -557,3 +574,63 @@ def test_the_rarest_of_the_words_decides(site: Site) -> None:
         scores = [hit.score for hit in found.words]
         assert scores == sorted(scores, reverse=True)
         assert len(found.words) <= 5
+
+
+def test_no_way_through_another_store_takes_a_data_class_away(site: Site) -> None:
+    stores, members = site.store.stores, site.store.members
+    secret = stores.create("", SMALL, data_class="manuals", declared=frozenset({"secret"})).id
+    open_ = stores.create("", SMALL, data_class="open").id
+    file = site.store.files.add("a.txt", "assistants", [b"pump"])
+    assert stores.pinned(open_).classes == {"open"}
+    members.add(secret, Entry(file.id))
+    members.add(open_, Entry(file.id))
+    assert stores.pinned(open_).classes == {"open", "manuals", "secret"}
+    members.remove(open_, file.id)
+    assert stores.pinned(open_).classes == {"open", "manuals", "secret"}
+    assert stores.get(open_).classes == stores.pinned(open_).classes
+
+
+def test_what_is_declared_with_a_file_or_its_adding_counts(site: Site) -> None:
+    stores, members = site.store.stores, site.store.members
+    id_ = stores.create("", SMALL, data_class="open").id
+    health = site.store.files.add("a.txt", "assistants", [b"pump"], declared=frozenset({"health"}))
+    plain = site.store.files.add("b.txt", "assistants", [b"valve"])
+    members.add_batch(id_, [Entry(health.id)], frozenset({"site"}))
+    assert stores.pinned(id_).classes == {"open", "health", "site"}
+    other = stores.create("", SMALL, data_class="open").id
+    members.add(other, Entry(plain.id))
+    assert stores.pinned(other).classes == {"open"}
+
+
+def test_a_store_with_files_keeps_the_class_that_it_had(site: Site) -> None:
+    stores = site.store.stores
+    id_ = stores.create("", SMALL, data_class="secret").id
+    assert stores.modify(id_, {"data_class": "open"}).classes == {"open"}
+    put(site.store, id_, "pump")
+    assert stores.modify(id_, {"data_class": "documents"}).classes == {"open", "documents"}
+    assert stores.get(id_).data_class == "documents"
+
+
+def test_the_same_content_of_another_kind_is_read_anew(site: Site) -> None:
+    id_ = site.store.stores.create("", SMALL).id
+    for name in ("a.txt", "b.html", "c.txt"):
+        file = site.store.files.add(name, "assistants", [b"<p>pump</p>"])
+        site.store.members.add(id_, Entry(file.id))
+    read = []
+    while claim := site.store.work.claim("worker", 60.0):
+        if not site.store.index.reuse(claim):
+            read.append(claim.file.name)
+            index(site.store, claim)
+    assert read == ["a.txt", "b.html"]
+
+
+def test_the_smallest_file_need_not_wait_for_a_large_one(site: Site) -> None:
+    id_ = site.store.stores.create("", SMALL).id
+    for text in ("pump " * 900, "valve " * 500, "seal"):
+        put(site.store, id_, text)
+    sizes = []
+    for n, smallest in enumerate((True, False, True)):
+        claim = site.store.work.claim(f"worker {n}", 60.0, smallest=smallest)
+        assert claim is not None
+        sizes.append(site.store.files.get(claim.file.file_id).size)
+    assert sizes == [4, 4500, 3000]
