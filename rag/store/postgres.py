@@ -20,6 +20,8 @@ from rag.types import Chunk
 if TYPE_CHECKING:
     from rag.store.engine import Vectors
 
+LONGEST: Final = 2_046
+"""Bytes of a word: PostgreSQL leaves longer ones out of its index, and fails where one is asked for."""
 _BETWEEN: Final = re.compile(r"[\W_]+")
 _ALLOWED: Final = (
     "EXISTS (SELECT 1 FROM members m WHERE m.doc = {}.doc AND m.store = ? AND m.status = 'completed' AND {})"
@@ -125,7 +127,7 @@ def _tokens(text: str) -> str:
 
 
 def _phrase(word: str) -> str:
-    tokens = _tokens(word)
+    tokens = " ".join(token for token in _tokens(word).split() if len(token.encode()) <= LONGEST)
     return f'"{tokens}"' if tokens else ""
 
 
