@@ -44,11 +44,11 @@ def main() -> int:
         return 1
     kept = args.out / "documents.json"
     rounds = report.loaded(kept) if args.more else Rounds()
+    before = ", ".join(f"{load:.2f}" for load in rounds.loads)
+    notes = results.machine(*([f"Load average when earlier parts of it began: {before}"] if before else []))
     rounds.loads.append(os.getloadavg()[0])
     asyncio.run(measure(args, documents, rounds))
     rounds.keep(kept)
-    loads = ", ".join(f"{load:.2f}" for load in rounds.loads)
-    notes = results.machine(f"Load average when each part began: {loads}")
     text = f"{notes}\n\n" + "\n".join(table.markdown() for table in report.tables(rounds))
     print(text)
     if args.write:

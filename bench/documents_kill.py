@@ -35,7 +35,9 @@ ALWAYS_LEFT = 12
 MOST_DONE = 4
 MOST_S = 0.25
 """After so many files that are done, and so long, a process is killed."""
-GATEWAY_S = 4.0
+GATEWAY_S = 3.0
+"""After which a gateway is killed that has read no file in yet. Others are killed after some files."""
+MOST_WAIT_S = 20.0
 ORPHANS_S = 10.0
 END_S = 300.0
 
@@ -93,10 +95,13 @@ async def kill_gateways(times: int, documents: Mapping[str, bytes], models: Path
     for _ in range(times):
         async with running(peer, Path(), logs) as server:
             client = asyncio.create_task(_client(server.port, sent, source))
-            await asyncio.wait([client], timeout=random.uniform(0.0, GATEWAY_S))
+            moment = asyncio.create_task(_moment(server.port, sent))
+            await asyncio.wait([client, moment], return_when=asyncio.FIRST_COMPLETED)
+            if client.done():  # nobody has killed it yet
+                client.result()
             children = psutil.Process(server.pid).children(recursive=True)
             os.kill(server.pid, signal.SIGKILL)
-            await asyncio.gather(client, return_exceptions=True)
+            await asyncio.gather(client, moment, return_exceptions=True)
             _, left = await asyncio.to_thread(psutil.wait_procs, children, ORPHANS_S)
             found.orphans += len(left)
         if database(home).exists():
@@ -105,7 +110,7 @@ async def kill_gateways(times: int, documents: Mapping[str, bytes], models: Path
     async with running(peer, Path(), logs) as server:
         wire, deadline = Wire(server.port), time.monotonic() + END_S
         await _put(wire, sent, [id_ for id_ in sent.files if id_ not in sent.members])
-        while await _left(wire, sent) and time.monotonic() < deadline:  # noqa: ASYNC110
+        while await _count(wire, sent) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.5)
     found.files = len(sent.files)
     found.ended = await asyncio.to_thread(whole.check, database(home), sent, found)
@@ -125,8 +130,20 @@ async def _client(port: int, sent: Sent, source: Iterator[tuple[str, bytes]]) ->
             sent.files[id_] = (name, content)
             ids.append(id_)
         await _put(wire, sent, ids)
-        while await _left(wire, sent) > ALWAYS_LEFT:  # noqa: ASYNC110 - the wire has no event for it
+        while await _count(wire, sent) > ALWAYS_LEFT:  # noqa: ASYNC110 - the wire has no event for it
             await asyncio.sleep(0.05)
+
+
+async def _moment(port: int, sent: Sent) -> None:
+    """Ends when the gateway is to be killed."""
+    more, wire, deadline = random.randint(0, MOST_DONE), Wire(port), time.monotonic() + MOST_WAIT_S
+    if not more or not sent.store:
+        await asyncio.sleep(random.uniform(0.0, GATEWAY_S))
+        return
+    before = await _count(wire, sent, "completed")
+    while await _count(wire, sent, "completed") < before + more and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(random.uniform(0.0, MOST_S))
 
 
 async def _put(wire: Wire, sent: Sent, ids: list[str]) -> None:
@@ -135,8 +152,8 @@ async def _put(wire: Wire, sent: Sent, ids: list[str]) -> None:
         sent.members |= set(ids)
 
 
-async def _left(wire: Wire, sent: Sent) -> int:
-    return int((await wire.get(f"/v1/vector_stores/{sent.store}"))["file_counts"]["in_progress"])
+async def _count(wire: Wire, sent: Sent, status: str = "in_progress") -> int:
+    return int((await wire.get(f"/v1/vector_stores/{sent.store}"))["file_counts"][status])
 
 
 def _endless(documents: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
