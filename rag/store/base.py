@@ -40,6 +40,10 @@ class DocumentStore:
         self.index = Index(engine)
         self.search = Search(engine)
 
+    def tidy(self) -> None:
+        """To be called now and then: see `Engine.tidy`."""
+        self._engine.tidy()
+
     def close(self) -> None:
         """Waits for what is under way; nothing may be called afterwards."""
         self._engine.close()

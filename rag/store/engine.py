@@ -101,6 +101,10 @@ class Engine(Protocol):
         """Reads into memory what the first search would."""
         ...
 
+    def tidy(self) -> None:
+        """Gives back to the disk, bit by bit, what is not used any more; writers wait for a moment at most."""
+        ...
+
     def close(self) -> None:
         """Ends everything; nothing may be called afterwards."""
         ...

@@ -43,6 +43,9 @@ class PostgresEngine:
         """See `Engine`."""
         return self._db.read()
 
+    def tidy(self) -> None:
+        """See `Engine`. The server does that by itself."""
+
     def close(self) -> None:
         """See `Engine`."""
         self._db.close()

@@ -57,6 +57,10 @@ class SqliteEngine:
         """See `Engine`."""
         return self._db.read()
 
+    def tidy(self) -> None:
+        """See `Engine`."""
+        self._db.tidy()
+
     def close(self) -> None:
         """See `Engine`."""
         self._db.close()

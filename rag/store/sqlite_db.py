@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
 
 BUSY_MS: Final = 10_000
 READERS: Final = 3
+WAL_BYTES: Final = 32 << 20
+"""From here on the log is emptied: what is in it twice is a file's size."""
+FREE_PAGES: Final = 512
+"""Fewer are kept for what comes next."""
+STEP_PAGES: Final = 128
+STEP_S: Final = 0.1
+"""About; a step that takes longer is the last one."""
+TIDY_PAGES: Final = 4_096
+_TIDY_BUSY_MS: Final = 50
+_PAUSE_S: Final = 0.01
+_INCREMENTAL: Final = 2
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WORDS: Final = {
     "serial": "INTEGER PRIMARY KEY AUTOINCREMENT",  # never a number twice: what is in memory may be older
     "int": "INTEGER",
@@ -72,7 +86,7 @@ class SqliteDb:
             # Made here so that nobody else can ever read it; SQLite gives its other files the same permissions.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             path.chmod(0o600)
-            self._writer = self._connect()
+            self._writer = self._connect(new=not path.stat().st_size)
             try:
                 self._prepare()
             except BaseException:
@@ -81,7 +95,7 @@ class SqliteDb:
         for _ in range(READERS):
             self._readers.put(None)
 
-    def _connect(self) -> apsw.Connection:
+    def _connect(self, *, new: bool = False) -> apsw.Connection:
         import apsw
         import sqlite_vec
 
@@ -96,6 +110,8 @@ class SqliteDb:
             # Vectors of 384 dimensions: five in a page of 8 KiB, but two in one of 4. What is deleted is overwritten.
             for pragma in (
                 "page_size = 8192",
+                # Before anything is written, or never. In a file that is there it would wait for its writers.
+                *(("auto_vacuum = INCREMENTAL",) if new else ()),
                 "journal_mode = WAL",
                 "synchronous = FULL",
                 "journal_size_limit = 67108864",
@@ -139,14 +155,60 @@ class SqliteDb:
         finally:
             self._readers.put(reader)
 
+    def tidy(self) -> None:
+        """See `Engine.tidy`."""
+        given_back = self._give_back()
+        with self._translated():
+            log = self._path.with_name(f"{self._path.name}-wal")
+            if given_back or (log.exists() and log.stat().st_size > WAL_BYTES):
+                self._empty_log()
+
+    def _give_back(self) -> int:
+        """Free pages to the disk, at the next checkpoint. Returns how many."""
+        given_back = 0
+        while given_back < TIDY_PAGES and self._free() > FREE_PAGES:
+            began = time.monotonic()
+            with self.write() as cursor:
+                cursor.all(f"PRAGMA incremental_vacuum({STEP_PAGES})")
+            given_back += STEP_PAGES
+            if time.monotonic() - began > STEP_S:
+                break
+            time.sleep(_PAUSE_S)
+        return given_back
+
+    def _free(self) -> int:
+        """Pages that can be given back: none of a file of an earlier version, which keeps them for itself."""
+        with self.read() as cursor:
+            ((kind,), (free,)) = (*cursor.all("PRAGMA auto_vacuum"), *cursor.all("PRAGMA freelist_count"))
+        return int(free) if kind == _INCREMENTAL else 0
+
+    def _empty_log(self) -> None:
+        """What is long is done while others write; only then, for what is left, they wait."""
+        import apsw
+
+        db = self._connect()
+        try:
+            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            db.set_busy_timeout(_TIDY_BUSY_MS)
+            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            pass  # somebody reads what is older; next time
+        finally:
+            db.close()
+
     def _inside(self, db: apsw.Connection, begin: str) -> Iterator[SqliteCursor]:
+        import apsw
+
         db.execute(begin)
         try:
             yield SqliteCursor(db)
             db.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
+            full = isinstance(error, apsw.IOError) and db.system_errno in _FULL
             if db.in_transaction:
                 db.execute("ROLLBACK")
+            if full:
+                raise apsw.FullError(str(error)) from error
             raise
 
     @contextmanager
@@ -180,5 +242,7 @@ def what_is_wrong(error: Exception) -> str:
         apsw.ReadOnlyError: "it may not be written; correct its permissions",
         apsw.CantOpenError: "it cannot be opened; check that it exists and its permissions",
     }
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return known[apsw.FullError]
     other = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return known.get(type(error)) or f"{other}; check the disk and the file's permissions"

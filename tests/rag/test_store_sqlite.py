@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import cast
 
+import apsw
 import numpy as np
 import pytest
 
@@ -46,6 +48,59 @@ def test_what_is_wrong_with_the_file_is_said(tmp_path: Path) -> None:
     engine.close()
     with pytest.raises(StoreTrouble, match="newer version"):
         open_store(str(tmp_path / "newer.db"))
+
+
+@pytest.mark.parametrize("key", ["", "secret"])
+def test_what_was_deleted_is_given_back_to_the_disk(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "documents.db"
+    store = open_store(str(path), key)
+    kept, large = (store.files.add(name, "assistants", [b"x" * (1 << 20)] * n) for name, n in (("a", 2), ("b", 40)))
+    store.files.delete(large.id)
+    before = path.stat().st_size
+    assert before > 40 << 20
+    for _ in range(3):
+        store.tidy()
+    assert path.stat().st_size < 8 << 20
+    assert not path.with_name("documents.db-wal").stat().st_size
+    assert len(b"".join(store.files.content(kept.id))) == 2 << 20
+    store.close()
+
+
+def test_a_file_of_an_earlier_version_is_served_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "documents.db"
+    db = apsw.Connection(str(path))
+    db.execute("PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; CREATE TABLE earlier (n)").fetchall()
+    db.close()
+    store = open_store(str(path))
+    store.files.delete(store.files.add("a", "assistants", [b"x" * (1 << 20)] * 10).id)
+    store.tidy()
+    assert store.files.add("a", "assistants", [b"kept"]).size == 4
+    store.close()
+
+
+def test_tidying_waits_for_no_reader(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "documents.db")
+    store = DocumentStore(engine)
+    with engine.read() as cursor:
+        assert cursor.one("SELECT count(*) FROM files") == (0,)
+        store.files.delete(store.files.add("a", "assistants", [b"x" * (1 << 20)] * 10).id)
+        store.tidy()
+        assert cursor.one("SELECT count(*) FROM files") == (0,)
+    assert store.files.add("a", "assistants", [b"kept"]).size == 4
+    store.close()
+
+
+def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "documents.db"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, hard))
+    try:
+        with pytest.raises(StoreTrouble, match="the disk is full; free some space"):
+            store.files.add("a", "assistants", [b"x" * (1 << 20)] * 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert store.files.add("a", "assistants", [b"kept"]).size == 4
+    store.close()
 
 
 def test_without_memory_for_it_sqlite_vec_finds_the_same(tmp_path: Path) -> None:
