@@ -56,7 +56,7 @@ class Wanted:
     Attributes:
         questions: each is asked alone; what any of them finds counts.
         limit: passages at most.
-        rerank: False: the fused order stays.
+        rerank: False: the fused order stays. patience: times the usual time for the reranker.
         threshold: passages with a lower score (0 to 1) are left out.
         words: the weight of words, in place of the store's; see `rank.Settings`.
     """
@@ -68,6 +68,7 @@ class Wanted:
     rerank: bool = True
     threshold: float = 0.0
     words: float | None = None
+    patience: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,8 @@ class Retriever:
         ranked = sorted(ranked, key=lambda one: (-one.scores.final, one.id))[: pool(wanted.limit)]
         pieces = await self._pieces([one.id for one in ranked], wanted)
         candidates = distinct([_candidate(one, pieces[one.id]) for one in ranked if one.id in pieces])
-        reranking = Reranking(self._models.rerank, self._rerank_s if wanted.rerank else 0.0, self._pace)
+        seconds = self._rerank_s * wanted.patience if wanted.rerank else 0.0
+        reranking = Reranking(self._models.rerank, seconds, self._pace)
         logits = await reranking.of_close(question, candidates, settings)
         said = answer(question, candidates, wanted.limit, logits=logits, settings=settings)
         if logits and not said.answered:

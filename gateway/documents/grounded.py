@@ -30,6 +30,8 @@ from rag.store.errors import NotThere
 if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
 
+PATIENCE: Final = 5.0
+"""A model takes seconds to answer: not to be refused what the documents say is worth a part of one."""
 WORTH: Final = 0.15
 """Of the best passage's score: what has less costs prompt tokens and leads a small model astray."""
 ITSELF: Final = Route("local/documents", "documents", "local", 0, frozenset(), GENERATES)
@@ -140,7 +142,9 @@ class Grounded:
     async def _searched(self, question: str) -> Retrieved:
         search = self._search
         limit = search.limit or self._documents.settings.results
-        wanted = Wanted(search.stores, [question], search.filters, limit, search.rerank, search.threshold, search.words)
+        wanted = Wanted(
+            search.stores, [question], search.filters, limit, search.rerank, search.threshold, search.words, PATIENCE
+        )
         try:
             return await self._documents.search(wanted)
         except (InvalidRequest, NotThere) as error:

@@ -40,7 +40,12 @@ class DocumentSettings(Table):
         max_length=200,
         description="The small model that reranks; `auto`: `small_models.rerank`; empty: none.",
     )
-    rerank_ms: float = Field(default=150.0, ge=0, le=60_000, description="Time for it in each search; 0: none.")
+    rerank_ms: float = Field(
+        default=150.0,
+        ge=0,
+        le=60_000,
+        description="Time for it in each search, five times that before an answer; 0: none.",
+    )
     results: int = Field(
         default=6, ge=1, le=50, description="Passages that an answer is made from, where the request does not say."
     )
