@@ -7,9 +7,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -34,6 +34,10 @@ LOOK_S: Final = 5.0
 """Between looks for work that another gateway has left, where several share a store."""
 LEFT_S: Final = 3600.0
 TIDY_S: Final = 60.0
+BOUND_S: Final = 30.0
+"""For what somebody waits for. `LONG_S`: for what may be large."""
+LONG_S: Final = 600.0
+AGAIN_S: Final = 5.0
 PAUSE_S: Final = 5.0
 
 T = TypeVar("T")
@@ -52,7 +56,6 @@ class Library:
 
     Attributes:
         pace: of the reranker. courtesy: searches go before files that are read in.
-        adding: held while a file is kept: writers wait for each other anyway, and must not do so in all threads.
     """
 
     def __init__(self, where: str, key: str, work: Path) -> None:
@@ -70,18 +73,31 @@ class Library:
         self._progress: dict[tuple[str, str], tuple[int, int]] = {}
         self.pace = Pace()
         self.courtesy = Courtesy(LANES + 1)
-        self.adding = asyncio.Lock()
+        self._adding = asyncio.Lock()
 
     @property
     def uploads(self) -> tuple[Path, bool]:
         """A folder for files on their way in, and whether they must not touch the disk."""
         return self._work.parent, bool(self._key)
 
-    async def run(self, work: Callable[[DocumentStore], T]) -> T:
-        """Does it in a thread. Raises what it does, and `StoreTrouble` while the store cannot be opened."""
+    async def run(self, work: Callable[[DocumentStore], T], *, bound_s: float = BOUND_S) -> T:
+        """Does it in a thread.
+
+        Args:
+            bound_s: nobody waits for longer. What has not begun by then is dropped; what has goes on to its own end.
+
+        Raises:
+            StoreTrouble: the store cannot be opened, or does not answer in time. Also what `work` raises.
+        """
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="documents")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(self._opened()))
+        async with _within(bound_s):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(self._opened()))
+
+    async def add(self, work: Callable[[DocumentStore], T]) -> T:
+        """The same for a file that is kept: one at a time. Writers would wait for each other, in all threads."""
+        async with _within(LONG_S), self._adding:
+            return await self.run(work, bound_s=LONG_S)
 
     def _opened(self) -> DocumentStore:
         with self._opening:
@@ -157,7 +173,7 @@ class Library:
         ingest = await self._ingesting()
         with self._lease() as generation:
             done = await ingest.one(generation.inference.documents.models, smallest=smallest)
-        await self.run(_finish_rebuilds)
+        await self.run(_finish_rebuilds, bound_s=LONG_S)
         return done
 
     async def _ingesting(self) -> Ingest:
@@ -168,7 +184,7 @@ class Library:
             await asyncio.to_thread(_clear, self._work)
             self._extractor = Extractor()
             self._ingest = Ingest(
-                self,
+                _Patient(self),
                 self._extractor,
                 self._work,
                 secret=bool(self._key),
@@ -179,13 +195,13 @@ class Library:
         return self._ingest
 
     async def _tidy(self) -> None:
-        """What expires, expires even where nobody asks for anything."""
+        """What expires, expires even where nobody asks for anything, and its place on the disk is given back."""
         while True:
             await asyncio.sleep(TIDY_S)
             if self._store is None and not self._is_there():
                 continue
             with contextlib.suppress(BackendError):
-                await self.run(lambda store: (store.stores.expire(), store.files.expire()))
+                await self.run(_tidied, bound_s=LONG_S)
 
 
 def _clear(work: Path) -> None:
@@ -194,6 +210,37 @@ def _clear(work: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - file.stat().st_mtime > LEFT_S:
                 file.unlink()
+
+
+@asynccontextmanager
+async def _within(bound_s: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(bound_s) as bound:
+            yield
+    except TimeoutError:
+        if not bound.expired():
+            raise
+        from rag.store.errors import StoreTrouble
+
+        said = f"The store of documents did not answer within {bound_s:g} s."
+        raise StoreTrouble(said, retry_after=AGAIN_S) from None
+
+
+class _Patient:
+    """The library, for those who have time."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    async def run(self, work: Callable[[DocumentStore], T]) -> T:
+        """See `Library.run`."""
+        return await self._library.run(work, bound_s=LONG_S)
+
+
+def _tidied(store: DocumentStore) -> None:
+    store.stores.expire()
+    store.files.expire()
+    store.tidy()
 
 
 def _finish_rebuilds(store: DocumentStore) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from backends.errors import InvalidRequest
 from gateway.documents.documents import Documents
+from gateway.documents.library import LONG_S
 from gateway.documents.objects import deleted_object, file_object
 from gateway.documents.uploads import upload
 from gateway.routes.documents import Endpoint, allowed, answered, cut_of, declared, id_of, listed
@@ -41,10 +42,9 @@ def create_endpoint(documents: Documents) -> Endpoint:
         async with upload(http, folder, documents.settings.max_file_mb, secret=secret) as given:
             form = check(FileForm, _fields(given.fields))
             seconds = form.expires_after.seconds if form.expires_after else None
-            async with documents.library.adding:
-                kept = await documents.library.run(
-                    lambda store: store.files.add(given.name, form.purpose, given.parts(), seconds, classes)
-                )
+            kept = await documents.library.add(
+                lambda store: store.files.add(given.name, form.purpose, given.parts(), seconds, classes)
+            )
         return json_response(file_object(kept))
 
     return create_file
@@ -98,7 +98,7 @@ def delete_endpoint(documents: Documents) -> Endpoint:
     async def delete_file(http: HTTPRequest) -> Response:
         allowed(documents, http, "manage")
         id_ = id_of(http, "file")
-        await documents.library.run(lambda store: store.files.delete(id_))
+        await documents.library.run(lambda store: store.files.delete(id_), bound_s=LONG_S)
         return json_response(deleted_object(id_, "file"))
 
     return delete_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -11,8 +12,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gateway.documents.library import THREADS, Library
+from rag.store.base import DocumentStore
 from rag.store.errors import StoreTrouble
 from rag.store.postgres_db import READERS, PostgresDb
+from rag.store.records import Cut
 
 
 def _processes(db: PostgresDb) -> list[int]:
@@ -121,3 +125,24 @@ def test_a_writer_that_waits_for_another_says_so(postgres: Callable[[], str]) ->
         assert cursor.one("SELECT 1") == (1,)
     first.close()
     second.close()
+
+
+@pytest.mark.anyio
+async def test_requests_end_while_the_server_is_stopped_and_their_threads_come_back(
+    postgres: Callable[[], str], tmp_path: Path
+) -> None:
+    address = f"{postgres()}&connect_timeout=2"
+    library = Library(address, "", tmp_path)
+    db = PostgresDb(address)
+
+    def listed(store: DocumentStore) -> int:
+        return len(store.files.list(Cut()).items)
+
+    assert await library.run(listed) == 0
+    with _stopped(_processes(db)):
+        asked = [library.run(listed, bound_s=0.5) for _ in range(2 * THREADS)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(one, StoreTrouble) for one in answers), answers
+    assert await asyncio.gather(*[library.run(listed) for _ in range(2 * THREADS)]) == [0] * (2 * THREADS)
+    db.close()
+    library.close()
