@@ -116,16 +116,17 @@ async def loads(args: argparse.Namespace, port: int, files: Files, to: Rounds) -
     for number in range(args.rounds):
         print(f"round {number + 1}", file=sys.stderr)
         if INGEST in args.scenario:
-            before = await alone(port, files.texts, to.way) if number % 2 else None
+            before = await alone(port, files.texts, to.way) if len(to.ingest) % 2 else None
             one = await files.ingest(wire)
             one.alone = before or await alone(port, files.texts, to.way)
             to.ingest.append(one)
         if SEARCH in args.scenario:
-            await searches(wire, files, args.searches, number, to)
+            await searches(wire, files, args.searches, to)
 
 
-async def searches(wire: Wire, files: Files, count: int, number: int, to: Rounds) -> None:
+async def searches(wire: Wire, files: Files, count: int, to: Rounds) -> None:
     """One round of each kind."""
+    number = len(to.idle.get(DEFAULT, ()))
     asked = [one.text for one in questions()]
     largest = dict(sorted(files.documents.items(), key=lambda one: -len(one[1]))[:AT_ONCE])
     silence = (SILENCE_S, SILENCE_S)
