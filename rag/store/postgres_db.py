@@ -16,6 +16,8 @@ from rag.store.schema import VERSIONS, statements
 if TYPE_CHECKING:
     import psycopg
 
+    from rag.store.postgres_wait import Bounded
+
 READERS: Final = 4
 READ_S: Final = 25.0
 """For a statement of a reader."""
@@ -87,20 +89,20 @@ class PostgresDb:
         self._read_s = read_s
         self._write_s = write_s
         self._lock = Lock()
-        self._readers: LifoQueue[psycopg.Connection[Row] | None] = LifoQueue()
+        self._readers: LifoQueue[Bounded | None] = LifoQueue()
         with self._translated():
             self._prepare()
             self._writer = self._connect(write_s)
         for _ in range(READERS):
             self._readers.put(None)
 
-    def _open(self, statement_s: float) -> psycopg.Connection[Row]:
+    def _open(self, statement_s: float) -> Bounded:
         from psycopg.conninfo import conninfo_to_dict
 
-        from rag.store.postgres_wait import connection
+        from rag.store.postgres_wait import Bounded
 
         given = {**_NETWORK, **conninfo_to_dict(self._address)}
-        db = connection(statement_s).connect(autocommit=True, **given)
+        db = Bounded.connect(autocommit=True, **given)
         try:
             db.execute("SET search_path TO outstation, public")
             for name in ("statement_timeout", "lock_timeout"):
@@ -110,7 +112,7 @@ class PostgresDb:
             raise
         return db
 
-    def _connect(self, statement_s: float) -> psycopg.Connection[Row]:
+    def _connect(self, statement_s: float) -> Bounded:
         from pgvector.psycopg import register_vector
 
         db = self._open(statement_s)
@@ -124,6 +126,7 @@ class PostgresDb:
     def _prepare(self) -> None:
         db = self._open(self._write_s)
         try:
+            db.is_for(self._write_s)
             with db.transaction():
                 self._migrate(PostgresCursor(db))
         finally:
@@ -170,17 +173,17 @@ class PostgresDb:
         finally:
             self._readers.put(reader)
 
-    def _begun(
-        self, stack: ExitStack, db: psycopg.Connection[Row] | None, statement_s: float
-    ) -> psycopg.Connection[Row]:
+    def _begun(self, stack: ExitStack, db: Bounded | None, statement_s: float) -> Bounded:
         """A transaction. On a connection that has ended meanwhile nothing has begun: a fresh one takes its place."""
         import psycopg
 
         from rag.store.postgres_wait import Silent
 
         if db is not None and not db.closed:
+            db.is_for(statement_s, at_once=True)
             try:
                 stack.enter_context(db.transaction())
+                db.is_for(statement_s)
                 return db
             except Silent:
                 raise
@@ -190,6 +193,7 @@ class PostgresDb:
                 db.close()
         db = self._connect(statement_s)
         stack.enter_context(db.transaction())
+        db.is_for(statement_s)
         return db
 
     @contextmanager

@@ -11,6 +11,8 @@ from psycopg import waiting
 
 from rag.store.engine import Row
 
+BRIEF_S: Final = 10.0
+"""For what a server that is well answers at once."""
 LOOK_S: Final = 0.1
 """Between looks at the clock."""
 MARGIN: Final = 1.2
@@ -21,15 +23,19 @@ class Silent(psycopg.OperationalError):
     """The server has said nothing for too long. The connection is closed then: nobody knows where it stands."""
 
 
-def connection(statement_s: float) -> type[psycopg.Connection[Row]]:
-    """A class of connections on which no more than `statement_s`, and a little, passes without a word."""
+class Bounded(psycopg.Connection[Row]):
+    """On it no more than `silence_s` passes without a word."""
 
-    class Bounded(psycopg.Connection[Row]):
-        def wait(self, gen: Any, interval: float = LOOK_S, timeout: float | None = None) -> Any:
-            # Each thread counts for itself: nobody has to come from outside to free it.
-            return super().wait(_bounded(self, gen, statement_s * MARGIN), interval, timeout)
+    silence_s: float = BRIEF_S
 
-    return Bounded
+    def is_for(self, statement_s: float, *, at_once: bool = False) -> None:
+        """What comes: statements that the server ends after `statement_s`. `at_once`: such as take no time."""
+        silence_s = statement_s * MARGIN
+        self.silence_s = min(BRIEF_S, silence_s) if at_once else silence_s
+
+    def wait(self, gen: Any, interval: float = LOOK_S, timeout: float | None = None) -> Any:
+        """See `psycopg.Connection.wait`. Each thread looks itself: nobody has to come from outside to free it."""
+        return super().wait(_bounded(self, gen, self.silence_s), interval, timeout)
 
 
 def _bounded(db: psycopg.Connection[Row], work: Any, silence_s: float) -> Generator[Any, Any, Any]:
