@@ -90,6 +90,7 @@ class PostgresDb:
         self._write_s = write_s
         self._lock = Lock()
         self._readers: LifoQueue[Bounded | None] = LifoQueue()
+        self._closed = False
         with self._translated():
             self._prepare()
             self._writer = self._connect(write_s)
@@ -165,6 +166,8 @@ class PostgresDb:
         """See `Engine.read`."""
         reader = self._readers.get()
         try:
+            if self._closed:
+                raise StoreTrouble("The store of documents is closed.")
             with self._translated(), ExitStack() as stack:
                 reader = self._begun(stack, reader, self._read_s)
                 cursor = PostgresCursor(reader)
@@ -206,11 +209,14 @@ class PostgresDb:
             raise trouble(error) from error
 
     def close(self) -> None:
-        """Waits for what is under way."""
+        """Waits for what is under way. Who comes later is told so, and does not wait for ever."""
         for _ in range(READERS):
             reader = self._readers.get()
             if reader is not None:
                 reader.close()
+        self._closed = True
+        for _ in range(READERS):
+            self._readers.put(None)
         with self._lock:
             self._writer.close()
 

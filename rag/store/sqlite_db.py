@@ -81,6 +81,7 @@ class SqliteDb:
         self._key = key
         self._lock = Lock()
         self._readers: LifoQueue[apsw.Connection | None] = LifoQueue()
+        self._closed = False
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
             # Made here so that nobody else can ever read it; SQLite gives its other files the same permissions.
@@ -149,6 +150,8 @@ class SqliteDb:
         """See `Engine.read`."""
         reader = self._readers.get()
         try:
+            if self._closed:
+                raise StoreTrouble("The store of documents is closed.")
             with self._translated():
                 reader = reader or self._connect()
                 yield from self._inside(reader, "BEGIN")
@@ -221,11 +224,14 @@ class SqliteDb:
             raise StoreTrouble(f"The store of documents cannot be used: {what_is_wrong(error)}.") from error
 
     def close(self) -> None:
-        """Waits for what is under way."""
+        """Waits for what is under way. Who comes later is told so, and does not wait for ever."""
         for _ in range(READERS):
             reader = self._readers.get()
             if reader is not None:
                 reader.close()
+        self._closed = True
+        for _ in range(READERS):
+            self._readers.put(None)
         with self._lock:
             self._writer.close()
 

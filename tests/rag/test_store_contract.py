@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from backends.errors import InvalidRequest
 from rag.filters import parse
 from rag.store.base import open_store
 from rag.store.engine import Engine
-from rag.store.errors import NotThere, OtherEmbedder, Superseded
+from rag.store.errors import NotThere, OtherEmbedder, StoreTrouble, Superseded
 from rag.store.records import Counts, Cut, Entry, LastError
 from rag.store.stores import AT_ONCE, Stores
 from rag.types import Chunk
@@ -634,3 +635,25 @@ def test_the_smallest_file_need_not_wait_for_a_large_one(site: Site) -> None:
         assert claim is not None
         sizes.append(site.store.files.get(claim.file.file_id).size)
     assert sizes == [4, 4500, 3000]
+
+
+def test_who_reads_from_a_closed_store_is_told_and_does_not_wait_for_ever(site: Site) -> None:
+    store = open_store(site.where, 'it\'s a "key"' if _encrypted(site) else "")
+    store.close()
+    said: list[str] = []
+
+    def read() -> None:
+        with pytest.raises(StoreTrouble, match="closed"):
+            store.stores.rebuilding()
+        said.append("told")
+
+    threads = [threading.Thread(target=read, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert said == ["told"] * 8
+
+
+def _encrypted(site: Site) -> bool:
+    return "://" not in site.where and not Path(site.where).read_bytes().startswith(b"SQLite format 3")
