@@ -32,7 +32,7 @@ WRONG = [
     ("[server]\nport = true", "server.port: expected a valid integer, found true"),
     (
         "[sever]\nport = 1",
-        "line 1: unknown key `sever`. Did you mean `server`? Allowed here: aliases, audit, budget, escalations",
+        "line 1: unknown key `sever`. Did you mean `server`? Allowed here: aliases, audit, budget, documents",
     ),
     ('[[models]]\nname = "a"\n[[models]]\nnme = "b"', "line 4: unknown key `models[1].nme`. Did you mean `name`?"),
     ('[[models]]\nload = "start"', "`models[0].name` is missing"),
