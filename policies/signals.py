@@ -62,8 +62,8 @@ def texts_of(request: Request) -> Texts:
         if role in ("user", "developer", "tool", "function"):
             for text, marked in _parts(message.get("content")):
                 if text not in request.trusted:
-                    marked = marked or text in request.retrieved
-                    (user if role in ("user", "developer") and not marked else retrieved).append(text)
+                    said = role in ("user", "developer") and not marked and text not in request.retrieved
+                    (user if said else retrieved).append(text)
     return Texts(tuple(user), tuple(retrieved))
 
 
