@@ -158,9 +158,7 @@ class Compared:
 
     def _pairs(self) -> str:
         pairs = self.paths.served.pairs
-        return (
-            f" The default asked its reranker about {np.mean(pairs):.1f} pairs a question, of {len(pairs)} questions."
-        )
+        return f"\nThe default asked its reranker {len(pairs)} times, about {np.mean(pairs):.1f} pairs on average."
 
     def _shares(self, yes: Sequence[Question], *no: Sequence[Question]) -> dict[str, tuple[float, ...]]:
         return {
