@@ -19,7 +19,7 @@ HEADING = """
 
 What `make bench-questions` saw: questions of technicians to three packages' documentation, which a gateway has read in
 as it comes: its own chunks, its own embedder and reranker. Whatever was tuned was tuned on the half that is not held,
-but for two choices that were made with all questions in view: words also score what the vectors found; the floor of 0.5.
+but for two choices that were made with all questions in view: words score what vectors found, too; a floor of 0.5.
 
 """
 NOTE = """{questions} questions to {files} pages of documentation in {pieces} pieces. An answer counts where a piece
