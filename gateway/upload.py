@@ -54,7 +54,7 @@ async def read_form(
     try:
         for name, value in form.multi_items():
             if not isinstance(value, UploadFile):
-                _add(fields, name, value if name in texts else _read(value))
+                _add(fields, name, value if name in texts else json_or_text(value))
             elif name in file_fields:
                 files.append(await value.read())
             else:
@@ -73,7 +73,8 @@ def _add(fields: dict[str, Any], name: str, value: Any) -> None:
         fields[name] = [fields[name], value]
 
 
-def _read(value: str) -> Any:
+def json_or_text(value: str) -> Any:
+    """A form's field, which says nothing of its type."""
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError:

@@ -15,13 +15,13 @@ from backends.errors import BackendError, InvalidRequest
 from rag.rank import Candidate, Ranked, Scores, Settings, distinct, fuse, pool, reranked, scale
 from rag.rank_passages import Answer, Passage, answer
 from rag.reranking import Pace, Reranking
-from rag.store.base import DocumentStore
-from rag.store.records import Found, Hit, Piece, StoreFile
-from rag.store.stores import Pinned
 from rag.types import Embedder, Filter
 
 if TYPE_CHECKING:
+    from rag.store.base import DocumentStore
     from rag.store.engine import Vectors
+    from rag.store.records import Found, Hit, Piece, StoreFile
+    from rag.store.stores import Pinned
 
 _LEAST_LOOKED: Final = 50
 """By each path: the filter is applied before, so this many are of those that it takes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -11,7 +11,9 @@ from backends.types import Chunk, Usage
 from gateway.documents.grounded import Found, Grounded, results_object
 from gateway.responses.items import new_id
 from gateway.sse import ChatFrames, Folded, Head
-from rag.citations import Checked, Citation
+
+if TYPE_CHECKING:
+    from rag.citations import Checked, Citation
 
 _END = b"}\n\n"
 
@@ -28,7 +30,7 @@ class GroundedChatFrames(ChatFrames):
         found = self._grounded.found
         if not chunk.finish_reason or not found.question:
             return frames
-        told = orjson.dumps(chat_object(found, {chunk.index: found.texts.get(chunk.index, "")}))
+        told = orjson.dumps(chat_object(found, {chunk.index: found.text(chunk.index)}))
         return frames.removesuffix(_END) + b',"outstation":' + told + _END
 
     def body(self, folded: Sequence[Folded], usage: Usage) -> bytes:

@@ -20,15 +20,14 @@ from gateway.documents.documents import Documents
 from gateway.documents.packing import Packing
 from gateway.documents.prompt import MOST_QUESTION_CHARS, instructions, question_of, with_sources
 from gateway.outcome import Outcome
-from gateway.said import said_of
 from policies.base import Route
-from rag.citations import Checked, checked
 from rag.context import Fitted, Source, source
 from rag.retrieve import Retrieved, Wanted
 from rag.store.errors import NotThere
 
 if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
+    from rag.citations import Checked
 
 PATIENCE: Final = 5.0
 """A model takes seconds to answer: not to be refused what the documents say is worth a part of one."""
@@ -45,13 +44,13 @@ class Found:
     Attributes:
         question: that was searched for; empty: nothing was.
         packed: the sources that the model was given, under their numbers, and those that had no room.
-        texts: of each choice, as far as it has come.
+        texts: of each choice, in the pieces in which it has come.
     """
 
     question: str
     retrieved: Retrieved = field(default_factory=Retrieved)
     packed: Fitted = field(default_factory=lambda: Fitted((), 0))
-    texts: dict[int, str] = field(default_factory=dict)
+    texts: dict[int, list[str]] = field(default_factory=dict)
     _checked: dict[str, Checked] = field(default_factory=dict)
 
     @property
@@ -59,14 +58,22 @@ class Found:
         """Whether the documents say something that may be told."""
         return self.retrieved.answered and bool(self.retrieved.results)
 
+    def text(self, choice: int) -> str:
+        """What a choice has said."""
+        return "".join(self.texts.get(choice, ()))
+
     async def check(self, text: str) -> Checked:
-        """Which of an answer's words are the documents'. In a thread: a long answer takes some 50 ms."""
+        """Which of an answer's words are the documents'. In a thread: a long answer would hold up all others."""
+        from rag.citations import checked
+
         if text not in self._checked:
             self._checked[text] = await asyncio.to_thread(checked, text, self.packed.sources)
         return self._checked[text]
 
     def checked(self, text: str) -> Checked:
         """The same, of what was checked before; else nothing is known of it."""
+        from rag.citations import Checked
+
         return self._checked.get(text, Checked((), ()))
 
 
@@ -108,9 +115,9 @@ class Grounded:
         async with aclosing(self._dispatcher.answer(request, outcome)) as events:
             async for event in events:
                 if isinstance(event, Chunk):
-                    texts[event.index] = texts.get(event.index, "") + said_of(event).text
+                    texts.setdefault(event.index, []).append(event.text)
                     if event.finish_reason and self.found.question:
-                        await self.found.check(texts[event.index])
+                        await self.found.check(self.found.text(event.index))
                 yield event
 
     async def prepared(self, request: Request, outcome: Outcome) -> Request:

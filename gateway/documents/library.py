@@ -159,8 +159,10 @@ class Library:
             try:
                 while await self._one(smallest=smallest):
                     pass
-            except BackendError as error:
-                log.warning("documents wait: %s", error.message)
+            except Exception as error:
+                # A defect must not end it either: files would be in progress for ever, and nobody would know why.
+                known = error.message if isinstance(error, BackendError) else ""
+                log.warning("documents wait: %s", known or type(error).__name__, exc_info=not known)
                 await asyncio.sleep(PAUSE_S)
                 self.wake()
             with contextlib.suppress(TimeoutError):
@@ -200,8 +202,10 @@ class Library:
             await asyncio.sleep(TIDY_S)
             if self._store is None and not self._is_there():
                 continue
-            with contextlib.suppress(BackendError):
+            try:
                 await self.run(_tidied, bound_s=LONG_S)
+            except Exception as error:  # noqa: BLE001 - the next minute may be better
+                log.warning("documents are not tidied: %s", type(error).__name__)
 
 
 def _clear(work: Path) -> None:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from backends.errors import InvalidRequest
 from gateway.documents.documents import Documents
+from gateway.documents.library import BOUND_S
 from gateway.documents.objects import Object, list_object
 from gateway.documents.rights import Deed
 from gateway.routes.inference import outcome_of, said_classes
@@ -100,9 +101,10 @@ async def listed(
         raise
 
 
-async def answered(documents: Documents, work: Callable[[DocumentStore], Any]) -> Response:
-    """What `work` makes, as JSON; written in its thread too, since it may be long."""
-    return Response(await documents.library.run(lambda store: orjson.dumps(work(store))), media_type="application/json")
+async def answered(documents: Documents, work: Callable[[DocumentStore], Any], *, bound_s: float = BOUND_S) -> Response:
+    """What `work` makes, as JSON; written in its thread too, since it may be long. `bound_s`: see `Library.run`."""
+    made = await documents.library.run(lambda store: orjson.dumps(work(store)), bound_s=bound_s)
+    return Response(made, media_type="application/json")
 
 
 def _no_place(name: str, id_: str) -> InvalidRequest:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-import orjson
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response, StreamingResponse
 
@@ -20,6 +19,7 @@ from gateway.routes.documents import Endpoint, allowed, answered, cut_of, declar
 from gateway.routes.site import json_response
 from gateway.schemas.documents import FileForm
 from gateway.schemas.parse import check
+from gateway.upload import json_or_text
 from rag.store.files import MOST_LISTED
 
 PURPOSE = re.compile(r"[a-z_-]{1,64}")
@@ -121,17 +121,10 @@ def _fields(given: Mapping[str, str]) -> dict[str, Any]:
     """`expires_after[anchor]` and `expires_after[seconds]`, as SDKs send them, are one object."""
     fields: dict[str, Any] = {name: value for name, value in given.items() if name in FileForm.model_fields}
     if "expires_after" in fields:
-        fields["expires_after"] = _number_or_more(fields["expires_after"])
+        fields["expires_after"] = json_or_text(fields["expires_after"])
     expiry = {found[1]: value for name, value in given.items() if (found := _EXPIRY.fullmatch(name))}
     if expiry:
         if "seconds" in expiry:
-            expiry["seconds"] = _number_or_more(expiry["seconds"])
+            expiry["seconds"] = json_or_text(expiry["seconds"])
         fields["expires_after"] = expiry
     return fields
-
-
-def _number_or_more(value: str) -> Any:
-    try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return value

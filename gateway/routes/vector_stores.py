@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from backends.errors import BackendError, InvalidRequest
 from gateway.documents.documents import Documents
+from gateway.documents.library import LONG_S
 from gateway.documents.objects import deleted_object, search_page, store_object
 from gateway.routes.documents import Endpoint, allowed, answered, asked, cut_of, declared, id_of, listed
 from gateway.routes.vector_store_files import kept_strategy
@@ -97,7 +98,7 @@ def delete_endpoint(documents: Documents) -> Endpoint:
             store.stores.delete(id_)
             return deleted_object(id_, "vector_store.deleted")
 
-        return await answered(documents, work)
+        return await answered(documents, work, bound_s=LONG_S)
 
     return delete_vector_store
 

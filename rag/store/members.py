@@ -20,6 +20,8 @@ SELECT_MEMBER = (
     "m.error, b.id, m.attempts, m.n FROM members m JOIN stores s ON s.n = m.store JOIN files f ON f.n = m.file "
     "JOIN contents c ON c.n = f.content LEFT JOIN docs d ON d.n = m.doc LEFT JOIN batches b ON b.n = m.batch"
 )
+LOOKED_AT = 1000
+"""Files that may be the next one."""
 _COUNT = "SELECT status, count(*) FROM members WHERE {} = ? GROUP BY status"
 
 
@@ -141,30 +143,24 @@ class Work:
             lease_s: after so many seconds without `renew` another worker may have it: whoever claimed it has died.
         """
         now = self._clock()
+        with self._engine.read() as cursor:
+            # Gateways with nothing to do look every few seconds: nobody waits for that.
+            if _next(cursor, now, smallest=smallest) is None:
+                return None
         with self._engine.write() as cursor:
-            order = "m.attempts, f.size, m.n" if smallest else "m.attempts, m.n"
-            fresh = cursor.one(
-                "SELECT m.n FROM members m JOIN files f ON f.n = m.file "  # noqa: S608
-                f"WHERE m.status = 'in_progress' AND m.until <= ? ORDER BY {order} LIMIT 1",
-                (now,),
-            )
-            found = fresh or cursor.one(
-                "SELECT m.n FROM members m JOIN stores s ON s.n = m.store WHERE s.next_embedder IS NOT NULL "
-                "AND m.status = 'completed' AND m.next_doc IS NULL AND m.next_failed = 0 AND m.until <= ? "
-                "ORDER BY m.n LIMIT 1",
-                (now,),
-            )
+            found = _next(cursor, now, smallest=smallest)
             if found is None:
                 return None
+            number_, rebuild = found
             cursor.run(
                 "UPDATE members SET owner = ?, until = ?, attempts = attempts + 1 WHERE n = ?",
-                (owner, now + lease_s, found[0]),
+                (owner, now + lease_s, number_),
             )
-            which = "embedder" if fresh else "next_embedder"
+            which = "next_embedder" if rebuild else "embedder"
             asked = f"SELECT s.{which} FROM members m JOIN stores s ON s.n = m.store WHERE m.n = ?"  # noqa: S608
-            row = cursor.one(asked, found)
+            row = cursor.one(asked, (number_,))
             assert row is not None
-            return Claim(member(cursor, found[0]), owner, now + lease_s, embedder_of(cursor, row[0]), not fresh)
+            return Claim(member(cursor, number_), owner, now + lease_s, embedder_of(cursor, row[0]), rebuild)
 
     def renew(self, claim: Claim, lease_s: float) -> None:
         """Says that the worker lives. Raises `Superseded`."""
@@ -198,6 +194,26 @@ class Work:
             )
             if not changed:
                 raise Superseded
+
+
+def _next(cursor: Cursor, now: float, *, smallest: bool) -> tuple[int, bool] | None:
+    """The number of the file in a store that is worked on next, and whether it is rebuilt; None: there is none."""
+    order = "attempts, size, n" if smallest else "attempts, n"
+    # The oldest only: whoever works must not sort a hundred thousand files for each of them.
+    fresh = cursor.one(
+        "SELECT n FROM (SELECT m.n, m.attempts, f.size FROM members m JOIN files f ON f.n = m.file "  # noqa: S608
+        f"WHERE m.status = 'in_progress' AND m.until <= ? ORDER BY m.n LIMIT {LOOKED_AT}) o ORDER BY {order} LIMIT 1",
+        (now,),
+    )
+    if fresh is not None:
+        return int(fresh[0]), False
+    row = cursor.one(
+        "SELECT m.n FROM members m JOIN stores s ON s.n = m.store WHERE s.next_embedder IS NOT NULL "
+        "AND m.status = 'completed' AND m.next_doc IS NULL AND m.next_failed = 0 AND m.until <= ? "
+        "ORDER BY m.n LIMIT 1",
+        (now,),
+    )
+    return None if row is None else (int(row[0]), True)
 
 
 def member(cursor: Cursor, n: int) -> StoreFile:
